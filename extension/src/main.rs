@@ -1,0 +1,3 @@
+//! The binary; see `mayfly --help`.
+
+fn main() {}

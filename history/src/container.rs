@@ -1,0 +1,283 @@
+//! What runtimes say about containers: the reports that sources push, the events and states that tables show.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Nanos;
+
+/// The runtime that manages a container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Runtime {
+    Docker,
+    Podman,
+    Containerd,
+    CriO,
+    #[default]
+    Unknown,
+}
+
+impl Runtime {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+            Self::Containerd => "containerd",
+            Self::CriO => "cri-o",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Who saw something: the `source` of an event, and what `evidence` lists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Witness {
+    #[default]
+    Docker,
+    Podman,
+    Cri,
+    Containerd,
+    Ebpf,
+    Reconcile,
+}
+
+impl Witness {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+            Self::Cri => "cri",
+            Self::Containerd => "containerd",
+            Self::Ebpf => "ebpf",
+            Self::Reconcile => "reconcile",
+        }
+    }
+}
+
+/// Identity of a container. Two witnesses that mean the same container must spell it alike: Docker's `moby` namespace
+/// in containerd is reported under Docker's endpoint, with `runtime_namespace` `moby` on both sides.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ContainerKey {
+    /// As the runtime spells it; at most 128 bytes.
+    pub container_id: Arc<str>,
+    /// `moby`, `k8s.io`, `default`, …; empty where the runtime has none.
+    pub runtime_namespace: Arc<str>,
+    /// `unix:///run/docker.sock`, ….
+    pub endpoint: Arc<str>,
+}
+
+/// What an event says. The text is the table's `action`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    Existing,
+    Create,
+    Start,
+    Pause,
+    Unpause,
+    Oom,
+    Kill,
+    Die,
+    Stop,
+    Restart,
+    Rename,
+    Update,
+    HealthStatus,
+    ExecCreate,
+    ExecStart,
+    ExecDie,
+    Attach,
+    NetworkConnect,
+    NetworkDisconnect,
+    Destroy,
+    Throttled,
+}
+
+impl Action {
+    pub const ALL: [Self; 21] = [
+        Self::Existing,
+        Self::Create,
+        Self::Start,
+        Self::Pause,
+        Self::Unpause,
+        Self::Oom,
+        Self::Kill,
+        Self::Die,
+        Self::Stop,
+        Self::Restart,
+        Self::Rename,
+        Self::Update,
+        Self::HealthStatus,
+        Self::ExecCreate,
+        Self::ExecStart,
+        Self::ExecDie,
+        Self::Attach,
+        Self::NetworkConnect,
+        Self::NetworkDisconnect,
+        Self::Destroy,
+        Self::Throttled,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Existing => "existing",
+            Self::Create => "create",
+            Self::Start => "start",
+            Self::Pause => "pause",
+            Self::Unpause => "unpause",
+            Self::Oom => "oom",
+            Self::Kill => "kill",
+            Self::Die => "die",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+            Self::Rename => "rename",
+            Self::Update => "update",
+            Self::HealthStatus => "health_status",
+            Self::ExecCreate => "exec_create",
+            Self::ExecStart => "exec_start",
+            Self::ExecDie => "exec_die",
+            Self::Attach => "attach",
+            Self::NetworkConnect => "network_connect",
+            Self::NetworkDisconnect => "network_disconnect",
+            Self::Destroy => "destroy",
+            Self::Throttled => "throttled",
+        }
+    }
+}
+
+/// The state of a container, in OCI's and Docker's words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    #[default]
+    Created,
+    Running,
+    Paused,
+    Exited,
+}
+
+impl State {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Exited => "exited",
+        }
+    }
+}
+
+/// What is known of a container, from whichever witness. Every field may still be unknown: `None` or empty.
+///
+/// Facts of one run (pid, addresses, exit code) belong to the run that began at `started_ns`; the rest to the container.
+/// Merging keeps the first known value of each field, the better witness first (see `recorder`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Details {
+    pub runtime: Runtime,
+    /// Without a leading slash.
+    pub name: Option<String>,
+    pub image: Option<String>,
+    /// `sha256:…` of the image's configuration.
+    pub image_id: Option<String>,
+    /// `sha256:…` of the manifest.
+    pub image_digest: Option<String>,
+    pub command: Option<String>,
+    pub user: Option<String>,
+    pub hostname: Option<String>,
+    pub privileged: Option<bool>,
+    pub network_mode: Option<String>,
+    /// Redacted and bounded when the report is made.
+    pub labels: BTreeMap<String, String>,
+    /// Compact JSON array: `[{"destination","mode","name","rw","source","type"}…]`.
+    pub mounts: Option<String>,
+    /// Compact JSON array: `[{"container_port","host_address","host_port","protocol"}…]`.
+    pub ports: Option<String>,
+    /// Kubernetes: from labels, or from the CRI's own answer.
+    pub sandbox_id: Option<String>,
+    pub created_ns: Option<Nanos>,
+    /// Facts of the run.
+    pub run: Run,
+}
+
+/// Facts of one run of a container: between a start and the die that ends it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Run {
+    /// The runtime's own StartedAt.
+    pub started_ns: Option<Nanos>,
+    pub finished_ns: Option<Nanos>,
+    /// Host pid of the init process; never 0.
+    pub pid: Option<i64>,
+    pub exit_code: Option<i64>,
+    pub signal: Option<i64>,
+    pub oom_killed: Option<bool>,
+    /// Without prefix length, IPv4 first, each once.
+    pub ip_addresses: Vec<String>,
+    pub mac_addresses: Vec<String>,
+    pub cgroup_path: Option<String>,
+    pub cgroup_id: Option<i64>,
+    /// Inode numbers as text, as in core's `process_namespaces`.
+    pub pid_namespace: Option<String>,
+    pub net_namespace: Option<String>,
+    pub mnt_namespace: Option<String>,
+}
+
+/// What a source pushes: one thing that a runtime said of one container, or all that it has.
+#[derive(Clone, Debug)]
+pub enum Report {
+    /// Something happened. Becomes an event row unless a witness told it before.
+    Event(Box<ContainerEvent>),
+    /// More is known of a container (an inspect returned): fills events that wait for details, and the history.
+    Details { key: ContainerKey, witness: Witness, details: Box<Details> },
+    /// All containers that an endpoint has now; sent at first connection and after every gap.
+    Snapshot(Box<Snapshot>),
+}
+
+/// One event of a container, complete or still waiting for details; also the record of `container_lifecycle_events`.
+#[derive(Clone, Debug)]
+pub struct ContainerEvent {
+    /// The runtime's own time.
+    pub time_ns: Nanos,
+    pub action: Action,
+    pub source: Witness,
+    /// Not seen live: replayed, or found by reconciling, after a gap.
+    pub recovered: bool,
+    pub key: ContainerKey,
+    /// Of `exec_*`: identity of the exec.
+    pub exec_id: Option<String>,
+    /// Milliseconds from start to die; set by the recorder.
+    pub lifetime_ms: Option<i64>,
+    pub details: Details,
+    /// What the runtime said beside: `execID`, `signal`, `health`, …. Without the container's labels.
+    pub attributes: BTreeMap<String, String>,
+    /// False: the source expects more details for this event soon ([`Report::Details`]); it may wait up to 250 ms.
+    pub settled: bool,
+}
+
+/// The present containers of one endpoint and namespace.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub endpoint: Arc<str>,
+    /// The namespace that was listed.
+    pub runtime_namespace: Arc<str>,
+    pub witness: Witness,
+    /// When the list was asked for; younger containers may be missing in it.
+    pub taken_ns: Nanos,
+    /// The blind time before it, where there was one: what is new since is `recovered`. `None` at the very first look:
+    /// what is found is `existing`.
+    pub blind_since: Option<Nanos>,
+    /// Of each container: key, state, details.
+    pub containers: Vec<(ContainerKey, State, Details)>,
+}
+
+/// A state of a container over an interval: the record of `container_history`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerState {
+    pub key: ContainerKey,
+    pub state: State,
+    pub details: Details,
+}

@@ -1,0 +1,247 @@
+//! A source's line to the recorder: its health, its counters, its blind periods.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+};
+
+use crate::time::{Nanos, now};
+
+/// `recorder_sources.state`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FeedState {
+    /// Sees events.
+    Running,
+    /// Its endpoint is not there (yet); followed without polling.
+    #[default]
+    Waiting,
+    /// Its endpoint refused or broke; tried again after a backoff.
+    Failed,
+    /// Will not record until something outside changes.
+    Disabled,
+}
+
+impl FeedState {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Failed => "failed",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+/// A period in which a source was blind: a row of `recorder_gaps`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    pub source: String,
+    pub endpoint: String,
+    /// `recorder_down`, `daemon_down`, `ring_full`, `stream_lagged`, `store_failed`, `before_first_record`, `expired_undelivered`.
+    pub cause: String,
+    pub from_ns: Nanos,
+    /// `None` while it lasts.
+    pub to_ns: Option<Nanos>,
+    /// Events recovered from this period by replay and reconciling.
+    pub recovered: i64,
+    pub detail: String,
+}
+
+/// One source at one endpoint, as its code and the recorder share it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Feed(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    source: &'static str,
+    endpoint: Arc<str>,
+    health: Mutex<Health>,
+    received: AtomicU64,
+    stored: AtomicU64,
+    evicted: AtomicU64,
+    rejected: AtomicU64,
+    lost_in_kernel: AtomicU64,
+    restarts: AtomicU64,
+    lag_ms: AtomicI64,
+    last_event_ns: AtomicI64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Health {
+    state: FeedState,
+    since_ns: Nanos,
+    last_error: String,
+    hint: String,
+    /// Gaps to be written by the recorder.
+    gaps: Vec<Gap>,
+}
+
+/// A feed at one moment: a row of `recorder_sources`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FeedStatus {
+    pub source: String,
+    pub endpoint: String,
+    pub state: String,
+    pub since_ns: Nanos,
+    /// Stored, those included that only added evidence to an event that another witness told first.
+    pub events: u64,
+    pub received: u64,
+    pub evicted: u64,
+    pub rejected: u64,
+    pub lost_in_kernel: u64,
+    pub lag_ms: i64,
+    pub restarts: u64,
+    pub last_event_ns: Nanos,
+    pub last_error: String,
+    pub hint: String,
+}
+
+impl Feed {
+    /// A feed that waits; `source` is a name from `recorder_sources`, `endpoint` a URL, an interface or empty.
+    pub fn new(source: &'static str, endpoint: impl Into<Arc<str>>) -> Self {
+        let health = Health { since_ns: now(), ..Health::default() };
+        Self(Arc::new(Inner {
+            source,
+            endpoint: endpoint.into(),
+            health: Mutex::new(health),
+            received: AtomicU64::new(0),
+            stored: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
+            lost_in_kernel: AtomicU64::new(0),
+            restarts: AtomicU64::new(0),
+            lag_ms: AtomicI64::new(0),
+            last_event_ns: AtomicI64::new(0),
+        }))
+    }
+
+    pub fn source(&self) -> &'static str {
+        self.0.source
+    }
+
+    pub fn endpoint(&self) -> &Arc<str> {
+        &self.0.endpoint
+    }
+
+    /// Name of this feed's cursor in the store.
+    pub fn stream(&self) -> String {
+        format!("{} {}", self.0.source, self.0.endpoint)
+    }
+
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.0.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that the source sees events from now on; clears the last hint, keeps the last error.
+    pub fn running(&self) {
+        self.enter(FeedState::Running, None, String::new());
+    }
+
+    /// Says that the endpoint is not there; `hint` tells an operator what would bring it.
+    pub fn waiting(&self, hint: impl Into<String>) {
+        self.enter(FeedState::Waiting, None, hint.into());
+    }
+
+    /// Says that the endpoint refused or broke. Counts a restart.
+    pub fn failed(&self, error: impl Into<String>, hint: impl Into<String>) {
+        self.0.restarts.fetch_add(1, Relaxed);
+        self.enter(FeedState::Failed, Some(error.into()), hint.into());
+    }
+
+    /// Says that this source will not record, why, and how to enable it.
+    pub fn disabled(&self, error: impl Into<String>, hint: impl Into<String>) {
+        self.enter(FeedState::Disabled, Some(error.into()), hint.into());
+    }
+
+    fn enter(&self, state: FeedState, error: Option<String>, hint: String) {
+        let mut health = self.health();
+        if health.state != state {
+            health.state = state;
+            health.since_ns = now();
+        }
+        if let Some(error) = error {
+            health.last_error = error;
+        }
+        health.hint = hint;
+    }
+
+    /// Counts one thing of the stream that could not be used, and keeps why.
+    pub fn reject(&self, why: impl Into<String>) {
+        self.0.received.fetch_add(1, Relaxed);
+        self.0.rejected.fetch_add(1, Relaxed);
+        self.health().last_error = why.into();
+    }
+
+    /// Notes an error that did not change the state.
+    pub fn complain(&self, why: impl Into<String>) {
+        self.health().last_error = why.into();
+    }
+
+    /// Reports a blind period; the recorder writes it. `source` and `endpoint` are this feed's.
+    pub fn blind(&self, cause: &str, from_ns: Nanos, to_ns: Option<Nanos>, recovered: i64, detail: impl Into<String>) {
+        let gap = Gap {
+            source: self.0.source.into(),
+            endpoint: self.0.endpoint.to_string(),
+            cause: cause.into(),
+            from_ns,
+            to_ns,
+            recovered,
+            detail: detail.into(),
+        };
+        self.health().gaps.push(gap);
+    }
+
+    /// Gaps reported since the last call.
+    pub fn take_gaps(&self) -> Vec<Gap> {
+        std::mem::take(&mut self.health().gaps)
+    }
+
+    /// A source pushed something into a ring.
+    pub fn count_received(&self) {
+        self.0.received.fetch_add(1, Relaxed);
+    }
+
+    /// The recorder stored an event of this feed that happened at `time_ns`, and was `lag_ms` behind.
+    pub fn count_stored(&self, time_ns: Nanos, lag_ms: i64) {
+        self.0.stored.fetch_add(1, Relaxed);
+        self.0.last_event_ns.fetch_max(time_ns, Relaxed);
+        self.0.lag_ms.store(lag_ms, Relaxed);
+    }
+
+    /// The ring dropped an event of this feed.
+    pub fn count_evicted(&self) {
+        self.0.evicted.fetch_add(1, Relaxed);
+    }
+
+    /// The recorder shed or refused an event of this feed that was received.
+    pub fn count_rejected(&self) {
+        self.0.rejected.fetch_add(1, Relaxed);
+    }
+
+    /// The kernel dropped `n` events before the source could read them.
+    pub fn count_lost_in_kernel(&self, n: u64) {
+        self.0.lost_in_kernel.fetch_add(n, Relaxed);
+    }
+
+    /// This feed now.
+    pub fn status(&self) -> FeedStatus {
+        let health = self.health().clone();
+        let inner = &*self.0;
+        FeedStatus {
+            source: inner.source.into(),
+            endpoint: inner.endpoint.to_string(),
+            state: health.state.as_str().into(),
+            since_ns: health.since_ns,
+            events: inner.stored.load(Relaxed),
+            received: inner.received.load(Relaxed),
+            evicted: inner.evicted.load(Relaxed),
+            rejected: inner.rejected.load(Relaxed),
+            lost_in_kernel: inner.lost_in_kernel.load(Relaxed),
+            lag_ms: inner.lag_ms.load(Relaxed),
+            restarts: inner.restarts.load(Relaxed),
+            last_event_ns: inner.last_event_ns.load(Relaxed),
+            last_error: health.last_error,
+            hint: health.hint,
+        }
+    }
+}

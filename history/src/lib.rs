@@ -1,0 +1,25 @@
+//! The memory of Mayfly: what happened (events) and what was true (intervals), kept in a bounded, durable store.
+//!
+//! Data flows one way: a source pushes a report into a [`Sink`], the [`recorder`] drains it, gives each event its
+//! identity and writes it to the [`store`], and a table reads it back through a [`store::Reader`].
+//! This crate knows neither sockets nor SQL tables; it depends on no other crate of the workspace.
+
+mod cell;
+pub mod container;
+mod eid;
+pub mod feed;
+pub mod image;
+pub mod recorder;
+mod redact;
+pub mod sink;
+pub mod store;
+mod table;
+mod time;
+
+pub use cell::{Cell, ColumnType, MAX_CELL};
+pub use eid::Eid;
+pub use feed::Feed;
+pub use redact::Redaction;
+pub use sink::Sink;
+pub use table::{Column, ColumnSpec, EventTable, Get, HistoryTable, Role, TableKind, TableSchema, bigint, integer, text};
+pub use time::{Nanos, boot_id, boot_nanos, now};

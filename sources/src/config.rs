@@ -1,0 +1,29 @@
+//! What an operator can set about sources. Every key is optional; unknown keys are refused by name.
+
+use serde::Deserialize;
+
+/// `[docker]`, `[podman]`, `[containerd]`, `[cri]` of `mayfly.toml`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SourcesConfig {
+    pub docker: RuntimeConfig,
+    pub podman: RuntimeConfig,
+    pub containerd: RuntimeConfig,
+    pub cri: RuntimeConfig,
+}
+
+/// One kind of runtime.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RuntimeConfig {
+    /// Whether to follow this runtime at all. Default true.
+    pub enabled: bool,
+    /// Endpoints to follow, `unix:///…` (Docker also `tcp://…`), instead of those that are discovered. Default: discover.
+    pub endpoints: Vec<String>,
+}
+
+impl Default for RuntimeConfig {
+    fn default() -> Self {
+        Self { enabled: true, endpoints: Vec::new() }
+    }
+}
