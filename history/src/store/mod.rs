@@ -1,37 +1,24 @@
 //! The durable store. (Contract; the implementation's invariants go here.)
 
+mod error;
+mod options;
+mod row;
+mod writer;
+
+pub use error::StoreError;
+pub use options::{StoreOptions, TableOptions};
+pub use row::RowBuf;
+pub use writer::{EventLog, Interval, IntervalLog, Opened, Transaction, Writer};
+
 use std::{ops::ControlFlow, path::Path};
 
 use crate::{
     cell::Cell,
     eid::Eid,
     feed::{FeedStatus, Gap},
-    table::{Column, TableSchema},
+    table::TableSchema,
     time::Nanos,
 };
-
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    #[error("cannot open the store in {dir}")]
-    Open {
-        dir: String,
-        #[source]
-        reason: rusqlite::Error,
-    },
-}
-
-/// One row's stored cells in the store's own bytes.
-#[derive(Clone, Debug, Default)]
-pub struct RowBuf(Vec<u8>);
-
-impl RowBuf {
-    /// Replaces the content by the stored columns of `record`, in the order of the declaration.
-    pub fn encode<R>(&mut self, columns: &[Column<R>], record: &R) {
-        let _ = (columns, record);
-        self.0.clear();
-    }
-}
 
 /// Which events to read.
 #[derive(Clone, Debug, Default)]
