@@ -1,47 +1,265 @@
-//! Runs sources: restarts them after a backoff, keeps their status true, stops them in order.
+//! Runs sources: one task an endpoint, restarted after a backoff, with its status kept true, stopped in order.
 
-use std::io;
+use std::{
+    collections::BTreeSet,
+    io,
+    panic::AssertUnwindSafe,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
 
-use mayfly_history::recorder::Handle;
+use futures_util::FutureExt;
+use mayfly_history::{Feed, now, recorder::Handle};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::SourcesConfig;
+use crate::{
+    config::{RuntimeConfig, SourcesConfig},
+    discover::{self, Candidates, Places, Wanted},
+    error::{SourceError, chain},
+    sockets::{self, Present, Socket},
+};
 
-/// Why a source stopped; it is restarted after a backoff.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SourceError {
-    #[error("cannot open {endpoint}")]
-    Open {
-        endpoint: String,
-        #[source]
-        reason: io::Error,
-    },
-    #[error("{endpoint} closed the stream after {events} events")]
-    Closed { endpoint: String, events: u64 },
-}
+/// How long sources have to stop before they are dropped.
+const STOP_WITHIN: Duration = Duration::from_secs(4);
+/// A source that worked this long begins with the shortest pause again.
+const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
 /// Follows one endpoint.
 pub trait Source: Send {
     /// Follows the endpoint until `stop`. `Err` means restart after a backoff, `Ok` is final; it never waits for the store.
+    ///
+    /// Called again on the same value after an `Err`, and after a `stop` that only meant that the socket was replaced; whoever has to
+    /// know when the stream broke keeps that in `self`. Says [`Feed::running`] as soon as it sees events; `waiting` and `failed` are the supervisor's.
     fn follow(&mut self, stop: CancellationToken) -> impl Future<Output = Result<(), SourceError>> + Send;
+}
+
+/// What a source needs to follow one endpoint.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// `unix:///…` in its one spelling (never `/var/run`), or as configured.
+    pub endpoint: Arc<str>,
+    pub feed: Feed,
+    pub recorder: Handle,
+    /// All of it: a source may have to know its neighbours' endpoints.
+    pub config: Arc<SourcesConfig>,
+}
+
+impl Site {
+    /// The socket, where the endpoint is one.
+    pub fn socket(&self) -> Option<PathBuf> {
+        discover::socket_path(&self.endpoint)
+    }
+}
+
+/// One kind of source.
+struct Kind {
+    /// As in `recorder_sources.source`.
+    source: &'static str,
+    config: fn(&SourcesConfig) -> &RuntimeConfig,
+    candidates: Candidates,
+    open: fn(Site) -> Box<dyn Follow>,
+}
+
+/// Every kind of source: a new one is its file and its line here.
+const KINDS: &[Kind] = &[Kind {
+    source: "docker",
+    config: |c| &c.docker,
+    candidates: discover::DOCKER,
+    open: |site| Box::new(crate::docker::Docker::new(site)),
+}];
+
+/// [`Source`], for a trait object.
+trait Follow: Send {
+    fn follow_on(&mut self, stop: CancellationToken) -> Pin<Box<dyn Future<Output = Result<(), SourceError>> + Send + '_>>;
+}
+
+impl<S: Source> Follow for S {
+    fn follow_on(&mut self, stop: CancellationToken) -> Pin<Box<dyn Future<Output = Result<(), SourceError>> + Send + '_>> {
+        Box::pin(self.follow(stop))
+    }
 }
 
 /// All sources at work, on a thread and runtime of their own.
 #[derive(Debug)]
 pub struct Sources {
     stop: CancellationToken,
+    thread: thread::JoinHandle<()>,
+    stopped: mpsc::Receiver<()>,
 }
 
 /// Starts every source that the configuration asks for.
 pub fn start(config: SourcesConfig, recorder: Handle) -> io::Result<Sources> {
-    let _ = (config, recorder);
-    Ok(Sources { stop: CancellationToken::new() })
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let stop = CancellationToken::new();
+    let (done, stopped) = mpsc::channel();
+    let stopping = stop.clone();
+    let thread = thread::Builder::new().name("sources".into()).spawn(move || {
+        runtime.block_on(supervise(KINDS, config, recorder, stopping));
+        runtime.shutdown_timeout(Duration::ZERO);
+        let _ = done.send(());
+    })?;
+    Ok(Sources { stop, thread, stopped })
 }
 
 impl Sources {
     /// Stops all sources and waits for them, 5 seconds at most.
     pub fn stop(self) {
         self.stop.cancel();
+        match self.stopped.recv_timeout(Duration::from_secs(5)) {
+            Err(mpsc::RecvTimeoutError::Timeout) => tracing::warn!("sources did not stop in time; left behind"),
+            Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => drop(self.thread.join()),
+        }
+    }
+}
+
+/// Tends each wanted endpoint from the moment that it exists.
+async fn supervise(kinds: &'static [Kind], config: SourcesConfig, recorder: Handle, stop: CancellationToken) {
+    let config = Arc::new(config);
+    let mut tasks = JoinSet::new();
+    let mut wanted = Vec::new();
+    for kind in kinds {
+        if (kind.config)(&config).enabled {
+            wanted.push((kind, Wanted::new((kind.config)(&config), kind.candidates)));
+        } else {
+            recorder.feed(kind.source, "").disabled("", format!("set `enabled = true` in [{}] to record it", kind.source));
+        }
+    }
+    let places = Places::new(wanted.iter().map(|(_, w)| w));
+    let users = places.users.clone();
+    let (send, mut present) = watch::channel(sockets::look(&places));
+    tasks.spawn(stop.clone().run_until_cancelled_owned(watch_sockets(places, send)).map(drop));
+    let mut tended = BTreeSet::new();
+    loop {
+        for (kind, wanted) in &wanted {
+            let found: Vec<_> =
+                present.borrow_and_update().keys().filter(|s| wanted.covers(s, &users)).map(|s| discover::endpoint(s)).collect();
+            for endpoint in wanted.named.iter().cloned().chain(wanted.usual()).chain(found) {
+                if tended.insert((kind.source, endpoint.clone())) {
+                    let hint = if wanted.named.contains(&endpoint) {
+                        format!("{endpoint} does not exist; it is followed as soon as its daemon makes it")
+                    } else {
+                        format!("followed as soon as one appears; looked for {}", wanted.places())
+                    };
+                    let feed = recorder.feed(kind.source, &endpoint);
+                    let site = Site { endpoint: endpoint.into(), feed, recorder: recorder.clone(), config: Arc::clone(&config) };
+                    tasks.spawn(tend(kind.open, site, hint, present.clone(), stop.clone()));
+                }
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => break,
+            Ok(()) = present.changed() => {}
+            Some(_) = tasks.join_next() => {}
+        }
+    }
+    let _ = tokio::time::timeout(STOP_WITHIN, async { while tasks.join_next().await.is_some() {} }).await;
+}
+
+/// Keeps the list of sockets true. Where the kernel refuses to watch (too many watches), looks again after a pause.
+async fn watch_sockets(places: Places, present: watch::Sender<Present>) {
+    let mut backoff = Backoff::default();
+    loop {
+        if let Err(error) = sockets::keep(&places, &present).await {
+            let pause = backoff.pause();
+            tracing::warn!(error = &error as &dyn std::error::Error, ?pause, "cannot watch for new sockets; looking again after a pause");
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+/// Follows one endpoint until `stop`: waits for its socket, restarts its source after errors and when the socket is another.
+async fn tend(open: fn(Site) -> Box<dyn Follow>, site: Site, hint: String, mut present: watch::Receiver<Present>, stop: CancellationToken) {
+    let socket = site.socket();
+    let mut source = open(site.clone());
+    let mut backoff = Backoff::default();
+    while !stop.is_cancelled() {
+        let mut at = None;
+        if let Some(path) = &socket {
+            at = present.borrow_and_update().get(path).copied();
+            if at.is_none() {
+                site.feed.waiting(hint.clone());
+                backoff = Backoff::default();
+                stop.run_until_cancelled(appears(path, &mut present)).await;
+                continue;
+            }
+        }
+        let began = Instant::now();
+        let run = stop.child_token();
+        let outcome = {
+            let mut following = AssertUnwindSafe(source.follow_on(run.clone())).catch_unwind();
+            tokio::select! {
+                outcome = &mut following => Some(outcome),
+                () = replaced(socket.as_deref(), at, present.clone()) => {
+                    tracing::info!(endpoint = &*site.endpoint, "its socket was replaced");
+                    run.cancel();
+                    tokio::time::timeout(STOP_WITHIN, following).await.ok().filter(|outcome| !matches!(outcome, Ok(Ok(()))))
+                }
+            }
+        };
+        if began.elapsed() >= HEALTHY_AFTER {
+            backoff = Backoff::default();
+        }
+        let error = match outcome {
+            None => continue,
+            Some(Ok(Ok(()))) => return,
+            Some(Ok(Err(error))) => error,
+            Some(Err(_)) => {
+                source = open(site.clone());
+                SourceError::Panicked { endpoint: site.endpoint.to_string() }
+            }
+        };
+        let pause = backoff.pause();
+        tracing::warn!(endpoint = &*site.endpoint, error = chain(&error), ?pause, "source broke; trying again after a pause");
+        site.feed.failed(chain(&error), error.hint());
+        // A socket that changed is worth a try at once.
+        let _ = tokio::time::timeout(pause, stop.run_until_cancelled(changes(socket.as_deref(), at, &mut present))).await;
+    }
+}
+
+/// Waits until there is a socket at `path`.
+async fn appears(path: &Path, present: &mut watch::Receiver<Present>) {
+    if present.wait_for(|p| p.contains_key(path)).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Waits until there is another socket at `path` than `at`.
+async fn replaced(path: Option<&Path>, at: Option<Socket>, mut present: watch::Receiver<Present>) {
+    let (Some(path), Some(at)) = (path, at) else { return std::future::pending().await };
+    if present.wait_for(|p| p.get(path).is_some_and(|now| !now.is(&at))).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Waits until what is at `path` differs from `at` in any way: removed, replaced, other owner or mode.
+async fn changes(path: Option<&Path>, at: Option<Socket>, present: &mut watch::Receiver<Present>) {
+    let Some(path) = path else { return std::future::pending().await };
+    if present.wait_for(|p| p.get(path) != at.as_ref()).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Pauses between attempts: doubled from 100 ms to 30 s, each varied by a quarter so that sources do not march in step.
+#[derive(Debug)]
+struct Backoff {
+    next: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { next: Duration::from_millis(100) }
+    }
+}
+
+impl Backoff {
+    fn pause(&mut self) -> Duration {
+        let pause = self.next;
+        self.next = (pause * 2).min(Duration::from_secs(30));
+        let dice = u32::try_from(now().rem_euclid(1000)).unwrap_or(0);
+        pause * 3 / 4 + pause * dice / 2000
     }
 }
