@@ -63,7 +63,8 @@ impl<R> Column<R> {
         self
     }
 
-    fn spec(&self) -> ColumnSpec {
+    /// The column without its accessor.
+    pub fn spec(&self) -> ColumnSpec {
         let kind = match self.get {
             Get::Text(_) => ColumnType::Text,
             Get::Integer(_) => ColumnType::Integer,

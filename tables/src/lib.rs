@@ -1,7 +1,32 @@
 //! The tables: one file and one registry line each.
+//!
+//! A declaration says what a table's columns are; [`Events`], [`History`] and [`Live`] answer for all tables of a kind,
+//! so that a new table brings no query code of its own.
 
+mod as_of;
+mod bounds;
+mod complete;
+mod container;
+mod container_history;
+mod container_image_events;
+mod container_lifecycle_events;
+mod events;
+mod history;
+mod json;
+mod live;
+mod orchestration;
+mod parameter;
 mod query;
+mod recorder_gaps;
+mod recorder_info;
+mod recorder_sources;
 mod registry;
 
+pub use container_history::CONTAINER_HISTORY;
+pub use container_image_events::CONTAINER_IMAGE_EVENTS;
+pub use container_lifecycle_events::CONTAINER_LIFECYCLE_EVENTS;
+pub use events::Events;
+pub use history::History;
+pub use live::Live;
 pub use query::{Answered, Constraint, Op, Query, Rows, Table, TableError};
 pub use registry::{TABLES, find};

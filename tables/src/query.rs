@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use mayfly_history::{
     Cell, Eid, TableSchema,
-    store::{Reader, StoreError},
+    store::{Limit, Reader, StoreError},
 };
 
 /// An operator of a constraint, with osquery's (and SQLite's) number.
@@ -42,6 +42,41 @@ pub struct Query {
     pub max_rows: Option<usize>,
 }
 
+impl Query {
+    /// Whether the cells of a column are read.
+    pub fn wants(&self, column: usize) -> bool {
+        self.wanted.get(column).copied().unwrap_or(true)
+    }
+
+    /// The constraints on a column.
+    pub(crate) fn on(&self, column: usize) -> impl Iterator<Item = &Constraint> {
+        self.constraints.iter().filter(move |c| c.column == column)
+    }
+
+    /// The values of `=` on a column, each once.
+    pub(crate) fn equals(&self, column: usize) -> Vec<&str> {
+        let mut values: Vec<&str> = Vec::new();
+        for constraint in self.on(column).filter(|c| c.op == Op::Equals) {
+            if !values.contains(&constraint.value.as_str()) {
+                values.push(&constraint.value);
+            }
+        }
+        values
+    }
+
+    /// Of the wanted columns, those that are stored; empty means all.
+    pub(crate) fn wanted_stored(&self, schema: &TableSchema) -> Vec<bool> {
+        if self.wanted.is_empty() {
+            return Vec::new();
+        }
+        schema.columns.iter().enumerate().filter(|(_, c)| c.stored).map(|(i, _)| self.wants(i)).collect()
+    }
+
+    pub(crate) fn limit(&self) -> Limit {
+        self.max_rows.map_or(Limit::All, Limit::Newest)
+    }
+}
+
 /// Takes the rows of an answer.
 pub trait Rows {
     /// One row: a cell for each column of the schema, in order; columns that were not wanted may be `Null`.
@@ -69,7 +104,7 @@ pub struct Answered {
 
 /// A table that can be asked.
 pub trait Table: Sync {
-    fn schema(&self) -> &'static TableSchema;
+    fn schema(&self) -> &TableSchema;
 
     /// Answers `query` from the store. Rows may be a superset of what the constraints say.
     fn generate(&self, store: &Reader, query: &Query, rows: &mut dyn Rows) -> Result<Answered, TableError>;

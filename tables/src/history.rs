@@ -1,0 +1,120 @@
+//! Answers for all history tables.
+
+use std::sync::OnceLock;
+
+use mayfly_history::{
+    Cell, HistoryTable, Nanos, Role, TableSchema,
+    store::{IntervalScan, Reader},
+};
+
+use crate::{
+    as_of,
+    bounds::{Bounds, Unit},
+    complete::{Blindness, Interval},
+    parameter,
+    query::{Answered, Query, Rows, Table, TableError},
+};
+
+/// A history table that can be asked.
+#[expect(missing_debug_implementations, reason = "a declaration is made of functions")]
+pub struct History<S: 'static> {
+    declaration: &'static HistoryTable<S>,
+    schema: OnceLock<TableSchema>,
+}
+
+impl<S> History<S> {
+    pub const fn of(declaration: &'static HistoryTable<S>) -> Self {
+        Self { declaration, schema: OnceLock::new() }
+    }
+}
+
+impl<S> Table for History<S> {
+    fn schema(&self) -> &TableSchema {
+        self.schema.get_or_init(|| self.declaration.schema())
+    }
+
+    fn generate(&self, store: &Reader, query: &Query, rows: &mut dyn Rows) -> Result<Answered, TableError> {
+        let schema = self.schema();
+        let asked = parameter::values(schema, "as_of", query)?;
+        let mut instants = Vec::new();
+        for text in &asked {
+            let instant = as_of::parse(text).map_err(|error| TableError::Parameter(error.to_string()))?;
+            instants.push((Some(instant), Cell::Text(text)));
+        }
+        if asked.is_empty() {
+            instants.push((None, Cell::Null));
+        }
+        let judges = schema.position("complete").is_some_and(|column| query.wants(column));
+        let blindness = judges.then(|| store.gaps().map(|gaps| Blindness::of(gaps, self.declaration.witnesses))).transpose()?;
+        // Judging needs the endpoint, whether it is read or not.
+        let endpoint = schema.stored().position(|c| c.name == "endpoint");
+
+        let mut answered = Answered::default();
+        let mut scan = scan(schema, query);
+        if let Some(wanted) = endpoint.and_then(|column| scan.wanted.get_mut(column)) {
+            *wanted |= judges;
+        }
+        for (instant, echo) in instants {
+            scan.as_of = instant;
+            scan.limit = Query { max_rows: query.max_rows.map(|most| most.saturating_sub(answered.rows)), ..Query::default() }.limit();
+            let mut stopped = false;
+            let scanned = store.intervals(schema, &scan, &mut |interval| {
+                let seen = Interval {
+                    from: interval.valid_from_ns,
+                    to: interval.valid_to_ns,
+                    ended_reason: interval.ended_reason,
+                    endpoint: match endpoint.and_then(|column| interval.cells.get(column)) {
+                        Some(Cell::Text(endpoint)) => endpoint,
+                        _ => "",
+                    },
+                };
+                let complete = blindness.as_ref().map_or(Cell::Null, |b| Cell::Int(b.complete(&seen, instant).into()));
+                let ns = |time: Option<Nanos>| time.map_or(Cell::Null, Cell::Int);
+                let seconds = |time: Option<Nanos>| ns(time.map(|t| t.div_euclid(Unit::Second as i64)));
+                let mut row = Vec::with_capacity(schema.columns.len());
+                row.extend_from_slice(interval.cells);
+                row.extend([
+                    seconds(Some(interval.valid_from_ns)),
+                    seconds(interval.valid_to_ns),
+                    ns(Some(interval.valid_from_ns)),
+                    ns(interval.valid_to_ns),
+                    Cell::Text(interval.ended_reason),
+                    Cell::Text(interval.evidence),
+                    complete,
+                    echo,
+                ]);
+                let flow = rows.row(&row);
+                stopped |= flow.is_break();
+                flow
+            })?;
+            answered.rows += scanned.rows;
+            answered.cut |= scanned.cut;
+            if stopped {
+                break;
+            }
+        }
+        Ok(answered)
+    }
+}
+
+/// The part of the store that can hold what `query` asks for, at whatever instant.
+fn scan(schema: &TableSchema, query: &Query) -> IntervalScan {
+    let bounds = |seconds: &str, nanos: &str| {
+        let of = |name: &str, unit| schema.position(name).map_or_else(Bounds::default, |column| Bounds::of(query.on(column), unit));
+        of(seconds, Unit::Second).both(of(nanos, Unit::Nano))
+    };
+    let start = bounds("valid_from", "valid_from_ns");
+    // An interval that holds has no end: it passes, and SQLite decides about NULL.
+    let end = bounds("valid_to", "valid_to_ns");
+    let key = schema.columns.iter().position(|c| c.stored && c.role == Role::Index);
+    let keys = key.map(|column| query.equals(column)).unwrap_or_default();
+    IntervalScan {
+        keys: keys.into_iter().map(str::to_owned).collect(),
+        as_of: None,
+        from_min: start.from,
+        from_max: start.to,
+        to_after: end.from.map(|from| from.saturating_sub(1)),
+        wanted: query.wanted_stored(schema),
+        limit: query.limit(),
+    }
+}
