@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use crate::cell::{Cell, ColumnType, MAX_CELL};
 
 /// How a column gets its value from a record. The variant is the SQL type.
+#[expect(missing_debug_implementations, reason = "made of functions")]
 pub enum Get<R: 'static> {
     Text(for<'r> fn(&'r R) -> Option<Cow<'r, str>>),
     Integer(fn(&R) -> Option<i64>),
@@ -27,6 +28,7 @@ pub enum Role {
 }
 
 /// One declared column of a record `R`.
+#[expect(missing_debug_implementations, reason = "made of functions")]
 pub struct Column<R: 'static> {
     pub name: &'static str,
     pub doc: &'static str,
@@ -161,6 +163,7 @@ impl TableSchema {
 }
 
 /// A declared event table over records `E`.
+#[expect(missing_debug_implementations, reason = "made of functions")]
 pub struct EventTable<E: 'static> {
     pub name: &'static str,
     pub doc: &'static str,
@@ -190,6 +193,7 @@ impl<E> EventTable<E> {
 }
 
 /// A declared history table over states `S`. Its first declared column is the key that intervals are found by.
+#[expect(missing_debug_implementations, reason = "made of functions")]
 pub struct HistoryTable<S: 'static> {
     pub name: &'static str,
     pub doc: &'static str,
