@@ -1,0 +1,291 @@
+//! The extension at work: registered with osquery for as long as both live, and again whenever that ends.
+//!
+//! osqueryd's worker may restart under us: then there is a new manager, which does not know us and has deleted our socket.
+//! One thread looks after that; the socket is served by [`crate::thrift`].
+
+mod desk;
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use mayfly_history::{Feed, now};
+use mayfly_tables::Table;
+
+use crate::{
+    delivery::{Delivery, DeliveryConfig, Registration},
+    manager::{Manager, ManagerError},
+    thrift::{Limits, Server},
+};
+use desk::Desk;
+
+/// The name we register under.
+pub const NAME: &str = "mayfly";
+
+/// How long a call to osquery may take when it is not in the middle of something.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long saying goodbye may take: osquery may be ending, too.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// Polls in a row that osquery may leave unanswered before it counts as gone.
+const UNANSWERED: u32 = 3;
+/// The longest pause between two attempts to register.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// What to serve, and to whom.
+#[derive(Clone)]
+pub struct ServeOptions {
+    /// osquery's manager socket, `--socket`. It need not be there yet.
+    pub socket: PathBuf,
+    /// How long to insist on registering before pauses between attempts grow, `--timeout`.
+    pub timeout: Duration,
+    /// How often to look whether we are still registered, `--interval`.
+    pub interval: Duration,
+    /// Where `history.db` is, and `delivery.db` will be.
+    pub state_dir: PathBuf,
+    pub delivery: DeliveryConfig,
+    pub tables: &'static [&'static dyn Table],
+    /// Tells how the connection is: `running` while registered; tables left out and failures as its last error.
+    pub feed: Feed,
+    /// Called once, on a thread of ours, when osquery asks us to end. Must not block.
+    pub on_shutdown: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl fmt::Debug for ServeOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServeOptions").field("socket", &self.socket).field("state_dir", &self.state_dir).finish_non_exhaustive()
+    }
+}
+
+/// The extension, serving. Dropping it stops it.
+#[derive(Debug)]
+pub struct Extension {
+    signal: Arc<Signal>,
+    delivery: Arc<Delivery>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+impl Extension {
+    /// Begins to serve; returns at once, whether osquery is there or not.
+    pub fn start(options: ServeOptions) -> std::io::Result<Self> {
+        let signal = Arc::new(Signal::default());
+        let delivery = Arc::new(Delivery::new(&options.state_dir, options.delivery.clone()));
+        let keeper = Keeper { options: Arc::new(options), signal: Arc::clone(&signal), delivery: Arc::clone(&delivery) };
+        let keeper = thread::Builder::new().name("osquery".into()).spawn(move || keeper.keep())?;
+        Ok(Self { signal, delivery, keeper: Some(keeper) })
+    }
+
+    /// What was delivered, and what expired before it could be.
+    pub fn delivery(&self) -> &Delivery {
+        &self.delivery
+    }
+
+    /// Takes the registration back, answers what is being asked, removes the socket; within 10 seconds.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.signal.stop();
+        if let Some(keeper) = self.keeper.take() {
+            let _ = keeper.join();
+        }
+    }
+}
+
+impl Drop for Extension {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Asks the keeper's thread to stop.
+#[derive(Debug, Default)]
+struct Signal {
+    stopping: Mutex<bool>,
+    rung: Condvar,
+}
+
+impl Signal {
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.stopping.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stop(&self) {
+        *self.lock() = true;
+        self.rung.notify_all();
+    }
+
+    /// Waits for `pause`; true if it is time to stop.
+    fn pause(&self, pause: Duration) -> bool {
+        *self.rung.wait_timeout_while(self.lock(), pause, |stopping| !*stopping).unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// Why we are not registered.
+#[derive(Debug, thiserror::Error)]
+enum ServeError {
+    #[error(transparent)]
+    Manager(#[from] ManagerError),
+    #[error("an extension named {NAME} is registered already; osquery drops it once it no longer answers")]
+    Duplicate,
+    #[error("cannot listen on {}", path.display())]
+    Listen { path: PathBuf, source: std::io::Error },
+}
+
+/// A registration that holds.
+struct Registered {
+    uuid: i64,
+    server: Server,
+}
+
+struct Keeper {
+    options: Arc<ServeOptions>,
+    signal: Arc<Signal>,
+    delivery: Arc<Delivery>,
+}
+
+impl Keeper {
+    fn manager(&self, patience: Duration) -> Manager {
+        Manager::new(&self.options.socket, patience)
+    }
+
+    fn keep(&self) {
+        while let Some(registered) = self.register() {
+            tracing::info!(uuid = registered.uuid, socket = %self.options.socket.display(), "registered with osquery");
+            self.options.feed.running();
+            if self.watch(&registered) {
+                if let Err(error) = self.manager(GOODBYE).deregister(registered.uuid) {
+                    tracing::debug!(error = causes(&error), "osquery did not hear the goodbye");
+                }
+                return;
+            }
+            tracing::warn!("osquery no longer knows us; registering again");
+        }
+    }
+
+    /// Registers, however long that takes; `None`: it is time to stop.
+    fn register(&self) -> Option<Registered> {
+        let insist_until = Instant::now() + self.options.timeout;
+        let mut pause = Duration::from_millis(200);
+        let mut said = String::new();
+        loop {
+            match self.try_register() {
+                Ok(registered) => return Some(registered),
+                Err(error) => {
+                    let why = causes(&error);
+                    match &error {
+                        ServeError::Manager(ManagerError::Unreachable { .. }) => {
+                            self.options.feed.waiting(format!("{why}: is osqueryd running, with extensions enabled?"));
+                        }
+                        _ => self.options.feed.failed(&why, "tried again until osquery takes us"),
+                    }
+                    if why != said {
+                        tracing::warn!(error = why, "not registered with osquery yet");
+                        said = why;
+                    }
+                }
+            }
+            if self.signal.pause(pause) {
+                return None;
+            }
+            if Instant::now() > insist_until {
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+
+    fn try_register(&self) -> Result<Registered, ServeError> {
+        let manager = self.manager(PATIENCE);
+        if manager.extensions()?.iter().any(|listed| listed.name == NAME) {
+            return Err(ServeError::Duplicate);
+        }
+        let taken = manager.table_names()?;
+        let registration = Registration { instance: manager.instance_id()?, token: format!("{}-{}", now(), std::process::id()) };
+        let tables = self.free_tables(&taken);
+        let uuid = manager.register(NAME, env!("CARGO_PKG_VERSION"), desk::routes(&tables))?;
+        let path = socket_of(&self.options.socket, uuid);
+        let desk = Desk {
+            uuid,
+            tables,
+            state_dir: self.options.state_dir.clone(),
+            manager: self.manager(PATIENCE),
+            registration,
+            delivery: Arc::clone(&self.delivery),
+            options: Arc::clone(&self.options),
+            ended: AtomicBool::new(false),
+        };
+        match Server::start(&path, Arc::new(desk), Limits::default()) {
+            Ok(server) => Ok(Registered { uuid, server }),
+            Err(source) => {
+                let _ = manager.deregister(uuid);
+                Err(ServeError::Listen { path, source })
+            }
+        }
+    }
+
+    /// One table whose name is taken would refuse us all: those are left out.
+    fn free_tables(&self, taken: &BTreeSet<String>) -> Vec<&'static dyn Table> {
+        let (free, clashing): (Vec<&'static dyn Table>, Vec<_>) =
+            self.options.tables.iter().copied().partition(|table| !taken.contains(table.schema().name));
+        if !clashing.is_empty() {
+            let names: Vec<_> = clashing.iter().map(|table| table.schema().name).collect();
+            let names = names.join(", ");
+            tracing::error!(tables = names, "osquery has tables of these names already; left ours out");
+            self.options.feed.complain(format!("left out, since osquery has tables of these names already: {names}"));
+        }
+        free
+    }
+
+    /// Looks after the registration until it no longer holds (false) or it is time to stop (true).
+    fn watch(&self, registered: &Registered) -> bool {
+        let manager = self.manager(PATIENCE);
+        let mut unanswered = 0;
+        loop {
+            if self.signal.pause(self.options.interval.max(Duration::from_millis(200))) {
+                return true;
+            }
+            match manager.extensions() {
+                Ok(listed) if listed.iter().any(|e| e.uuid == registered.uuid && e.name == NAME) => {
+                    unanswered = 0;
+                    if !registered.server.is_reachable() {
+                        // Listed, but nobody can reach us: take that registration back and begin anew.
+                        let _ = manager.deregister(registered.uuid);
+                        return false;
+                    }
+                }
+                Ok(_) | Err(ManagerError::Unreachable { .. }) => return false,
+                Err(error) => {
+                    unanswered += 1;
+                    tracing::debug!(error = causes(&error), unanswered, "osquery does not answer");
+                    if unanswered == UNANSWERED {
+                        return false;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Where osquery looks for an extension.
+fn socket_of(manager: &Path, uuid: i64) -> PathBuf {
+    let mut path = manager.as_os_str().to_owned();
+    path.push(format!(".{uuid}"));
+    path.into()
+}
+
+/// An error and its causes, in one line.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

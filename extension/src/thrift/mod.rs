@@ -1,0 +1,32 @@
+//! osquery's extension protocol: Thrift's binary protocol, unframed, over UNIX sockets.
+//!
+//! Everything goes through the code that Thrift generates from `extension/thrift/osquery.thrift`, but for the rows of a
+//! table: [`Answer`] writes those straight to the bytes of the reply.
+
+mod answer;
+mod connection;
+#[expect(
+    dead_code,
+    missing_debug_implementations,
+    unreachable_pub,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "made by thrift-compiler; `cargo xtask thrift` makes it anew"
+)]
+mod generated;
+mod server;
+mod stream;
+
+pub use answer::Answer;
+pub use connection::{Reply, Service};
+pub use generated::{
+    ExtensionManagerSyncClient, ExtensionResponse, ExtensionStatus, InternalExtensionInfo, TExtensionManagerSyncClient,
+    TExtensionSyncClient,
+};
+pub use server::{Limits, Server};
+pub(crate) use stream::Timed;
+
+use std::collections::BTreeMap;
+
+/// A request, or a row of an answer: names and values, as bytes.
+pub type Strings = BTreeMap<Vec<u8>, Vec<u8>>;
