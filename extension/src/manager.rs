@@ -12,7 +12,10 @@ use std::{
 };
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
-use thrift::protocol::{TBinaryInputProtocol, TBinaryOutputProtocol};
+use thrift::{
+    TConfiguration,
+    protocol::{TBinaryInputProtocol, TBinaryOutputProtocol},
+};
 
 use crate::thrift::{
     ExtensionManagerSyncClient, ExtensionResponse, ExtensionStatus, InternalExtensionInfo, Strings, TExtensionManagerSyncClient,
@@ -21,6 +24,8 @@ use crate::thrift::{
 
 /// The most that osquery may answer with, in bytes.
 const MOST_BYTES: usize = 64 << 20;
+/// The most rows of an answer, and fields of a row.
+const MOST_ROWS: usize = 1 << 20;
 
 type Client = ExtensionManagerSyncClient<TBinaryInputProtocol<BufReader<Timed>>, TBinaryOutputProtocol<BufWriter<Timed>>>;
 
@@ -79,8 +84,15 @@ impl Manager {
             Ok((reads, writes))
         };
         let (reads, writes) = open().map_err(|source| ManagerError::Unreachable { socket: self.socket.clone(), source })?;
-        // osquery writes versioned messages, but reads both.
-        Ok(Client::new(TBinaryInputProtocol::new(BufReader::new(reads), true), TBinaryOutputProtocol::new(BufWriter::new(writes), true)))
+        // The generated code makes room for as many elements as a list says it has: say how many may be believed.
+        let bounds = TConfiguration::builder()
+            .max_message_size(Some(MOST_BYTES))
+            .max_string_size(Some(MOST_BYTES))
+            .max_container_size(Some(MOST_ROWS))
+            .build()
+            .map_err(|source| ManagerError::Broken { call: "connect", source })?;
+        let input = TBinaryInputProtocol::with_config(BufReader::new(reads), false, bounds);
+        Ok(Client::new(input, TBinaryOutputProtocol::new(BufWriter::new(writes), true)))
     }
 
     fn ask<T>(&self, call: &'static str, ask: impl FnOnce(&mut Client) -> thrift::Result<T>) -> Result<T, ManagerError> {

@@ -9,8 +9,13 @@ mod connection;
     dead_code,
     missing_debug_implementations,
     unreachable_pub,
-    clippy::allow_attributes,
+    clippy::all,
     clippy::allow_attributes_without_reason,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::semicolon_if_nothing_returned,
+    clippy::uninlined_format_args,
+    clippy::unwrap_used,
     reason = "made by thrift-compiler; `cargo xtask thrift` makes it anew"
 )]
 mod generated;
