@@ -75,6 +75,11 @@ impl Recorder {
 }
 
 impl Handle {
+    /// A handle without a recorder behind it, whose sinks the caller drains: to watch what a source pushes.
+    pub fn detached(sinks: Sinks) -> Self {
+        Self { sinks }
+    }
+
     pub fn sinks(&self) -> &Sinks {
         &self.sinks
     }
