@@ -1,5 +1,7 @@
 //! The recorder: drains the rings, gives events their identity, writes the store. One thread, one writer per host.
 
+mod lock;
+
 use std::path::PathBuf;
 
 use crate::{
@@ -11,6 +13,8 @@ use crate::{
     store::StoreError,
     table::{EventTable, HistoryTable},
 };
+
+pub use lock::{Holder, Lock, LockError, Role, holder};
 
 /// The declarations that the recorder writes by.
 #[derive(Clone, Copy)]
