@@ -7,6 +7,7 @@
 mod cell;
 pub mod container;
 mod eid;
+mod error;
 pub mod feed;
 pub mod image;
 pub mod recorder;
@@ -18,6 +19,7 @@ mod time;
 
 pub use cell::{Cell, ColumnType, MAX_CELL};
 pub use eid::Eid;
+pub use error::chain;
 pub use feed::Feed;
 pub use redact::Redaction;
 pub use sink::Sink;
