@@ -3,12 +3,21 @@
 //! A new source is one file and one line in `supervise::KINDS`.
 
 mod config;
+mod containerd;
 mod discover;
+mod disk;
 mod docker;
 mod error;
+mod grpc;
+mod labels;
+mod netns;
+mod process;
 mod sockets;
 mod supervise;
 
 pub use config::{RuntimeConfig, SourcesConfig};
+/// What containerd says, for those who test its decoder.
+#[doc(hidden)]
+pub use containerd::{ImageChange, Naming, Told, Undecodable, decode as decode_containerd};
 pub use error::SourceError;
 pub use supervise::{Site, Source, Sources, start};

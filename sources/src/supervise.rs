@@ -65,12 +65,15 @@ struct Kind {
 }
 
 /// Every kind of source: a new one is its file and its line here.
-const KINDS: &[Kind] = &[Kind {
-    source: "docker",
-    config: |c| &c.docker,
-    candidates: discover::DOCKER,
-    open: |site| Box::new(crate::docker::Docker::new(site)),
-}];
+const KINDS: &[Kind] = &[
+    Kind { source: "docker", config: |c| &c.docker, candidates: discover::DOCKER, open: |site| Box::new(crate::docker::Docker::new(site)) },
+    Kind {
+        source: "containerd",
+        config: |c| &c.containerd,
+        candidates: discover::CONTAINERD,
+        open: |site| Box::new(crate::containerd::Containerd::new(site)),
+    },
+];
 
 /// [`Source`], for a trait object.
 trait Follow: Send {

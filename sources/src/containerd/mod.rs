@@ -1,0 +1,289 @@
+//! containerd: its events, of all namespaces, and what it has.
+//!
+//! containerd keeps no events: whoever was not there missed them. So each connection begins with a snapshot of what exists, and what
+//! is only known for a moment is fetched in that moment: labels, spec and image while the container is created, process, namespaces and
+//! addresses while its first process waits for its exec.
+
+mod decode;
+mod images;
+mod inventory;
+mod naming;
+mod parked;
+mod snapshot;
+mod spec;
+
+use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
+
+use containerd_client::{
+    services::v1::{SubscribeRequest, events_client::EventsClient, version_client::VersionClient},
+    types::Envelope,
+};
+use mayfly_history::{
+    Nanos,
+    container::{Action, ContainerEvent, ContainerKey, Report, Witness},
+    now,
+};
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Status, transport::Channel};
+
+pub use decode::{ImageChange, Told, Undecodable, decode};
+pub use naming::Naming;
+pub(crate) use naming::docker_beside;
+pub(crate) use spec::{MAX_SPEC, Spec};
+
+use self::{inventory::Inventory, naming::MOBY, parked::Parking};
+use crate::{
+    disk,
+    error::{SourceError, chain},
+    grpc,
+    supervise::{Site, Source},
+};
+
+/// An event waits this long for the details that come with it; they are sent after it then.
+const DETAILS_WITHIN: Duration = Duration::from_millis(200);
+/// Questions under way. More at once come from a storm, whose events go without details.
+const MAX_LOOKUPS: usize = 256;
+/// Envelopes read ahead while a snapshot is taken; containerd keeps the rest.
+const READ_AHEAD: usize = 1024;
+
+/// Follows one containerd.
+#[derive(Debug)]
+pub(crate) struct Containerd {
+    site: Site,
+    naming: Naming,
+    /// Since when nobody looked; `None` before the very first look, and while the stream flows.
+    blind_since: Option<Nanos>,
+    /// The stream broke in this process, as against a recorder that was not there.
+    broke: bool,
+}
+
+impl Containerd {
+    pub(crate) fn new(site: Site) -> Self {
+        let docker = site.socket().and_then(|socket| docker_beside(&socket, &site.config.docker)).map(Arc::from);
+        let naming = Naming::new(Arc::clone(&site.endpoint), docker);
+        let last_event = || site.recorder.cursor(&site.feed)?.parse().ok();
+        let blind_since = site.recorder.blind_since().or_else(last_event);
+        Self { site, naming, blind_since, broke: false }
+    }
+
+    fn broken(&self, request: &str, reason: Status) -> SourceError {
+        SourceError::Broken { endpoint: self.site.endpoint.to_string(), request: request.into(), reason: reason.into() }
+    }
+}
+
+impl Source for Containerd {
+    async fn follow(&mut self, stop: CancellationToken) -> Result<(), SourceError> {
+        let Some(socket) = self.site.socket() else {
+            return Err(SourceError::Unsupported {
+                endpoint: self.site.endpoint.to_string(),
+                why: "containerd listens on unix:// sockets only",
+            });
+        };
+        let open = |reason| SourceError::Open { endpoint: self.site.endpoint.to_string(), reason };
+        let channel = grpc::connect(&socket).await.map_err(open)?;
+        let mut session = Session::new(self, channel);
+        let ended = session.run(&stop).await;
+        session.finish().await;
+        ended
+    }
+}
+
+/// One connection.
+struct Session<'a> {
+    source: &'a mut Containerd,
+    inventory: Inventory,
+    channel: Channel,
+    teller: Teller,
+    parking: Parking,
+    /// Each yields the container that it found out nothing about.
+    lookups: JoinSet<Option<ContainerKey>>,
+    /// Containers that containerd could not tell of; their bundles can, once they exist.
+    unknown: HashSet<ContainerKey>,
+}
+
+impl<'a> Session<'a> {
+    fn new(source: &'a mut Containerd, channel: Channel) -> Self {
+        let teller = Teller { site: source.site.clone() };
+        let inventory = Inventory::new(channel.clone());
+        Self { source, inventory, channel, teller, parking: Parking::default(), lookups: JoinSet::new(), unknown: HashSet::new() }
+    }
+
+    async fn run(&mut self, stop: &CancellationToken) -> Result<(), SourceError> {
+        let (send, mut envelopes) = mpsc::channel(READ_AHEAD);
+        let mut reader = JoinSet::new();
+        reader.spawn(subscribe(self.channel.clone(), send));
+        if let Some(began) = stop.run_until_cancelled(self.begin()).await {
+            began?;
+        }
+        let mut heard = 0;
+        let ended = loop {
+            tokio::select! {
+                () = stop.cancelled() => break Ok(()),
+                envelope = envelopes.recv() => match envelope {
+                    Some(Ok(envelope)) => {
+                        heard += 1;
+                        self.hear(&envelope).await;
+                    }
+                    Some(Err(status)) => break Err(self.source.broken("events", status)),
+                    None => break Err(SourceError::Closed { endpoint: self.source.site.endpoint.to_string(), events: heard }),
+                },
+                Some(lookup) = self.lookups.join_next() => {
+                    self.unknown.extend(lookup.ok().flatten().filter(|_| self.unknown.len() < MAX_LOOKUPS));
+                }
+            }
+        };
+        self.source.blind_since = Some(now());
+        self.source.broke = true;
+        ended
+    }
+
+    /// Sees what there is. containerd answers a subscription only with its first event; but it reads a connection's requests in order, so that
+    /// with the answer to one that was sent later it must have begun.
+    async fn begin(&mut self) -> Result<(), SourceError> {
+        let mut version = VersionClient::new(self.channel.clone());
+        let version = version.version(Request::new(())).await.map_err(|status| self.source.broken("the version", status))?.into_inner();
+        tracing::info!(endpoint = &*self.source.site.endpoint, version = version.version, "following containerd");
+        let namespaces = self.inventory.namespaces().await.map_err(|status| self.source.broken("the namespaces", status))?;
+        self.source.site.feed.running();
+        for namespace in &namespaces {
+            self.look(namespace).await.map_err(|status| self.source.broken("the containers", status))?;
+        }
+        if let Some(from) = self.source.blind_since.take()
+            && std::mem::take(&mut self.source.broke)
+        {
+            self.source.site.feed.blind(
+                "daemon_down",
+                from,
+                Some(now()),
+                0,
+                "containerd keeps no events: what came and went meanwhile is not known",
+            );
+        }
+        Ok(())
+    }
+
+    async fn hear(&mut self, envelope: &Envelope) {
+        match decode(&self.source.naming, envelope) {
+            Ok(Told::Event(event)) => self.event(event).await,
+            Ok(Told::Parked { key, pid, bundle }) => self.parked(key, pid, bundle).await,
+            Ok(Told::Image { namespace, name, change, time_ns }) => {
+                let (inventory, site) = (self.inventory.clone(), self.source.site.clone());
+                self.look_up(async move {
+                    if let Some(event) = images::tell(&inventory, &site.endpoint, namespace, name, change, time_ns).await {
+                        site.recorder.sinks().images.push(&site.feed, event);
+                    }
+                    None
+                });
+            }
+            Ok(Told::Nothing) => {}
+            Err(error) => self.source.site.feed.reject(chain(&error)),
+        }
+    }
+
+    async fn event(&mut self, mut event: Box<ContainerEvent>) {
+        match event.action {
+            Action::Create | Action::Update if self.lookups.len() < MAX_LOOKUPS && &*event.key.runtime_namespace != MOBY => {
+                let (inventory, teller) = (self.inventory.clone(), self.teller.clone());
+                self.look_up(teller.introduce(inventory, event));
+                return;
+            }
+            Action::Start => self.parking.start(&mut event).await,
+            Action::Die | Action::Destroy => self.parking.leave(&event.key),
+            _ => {}
+        }
+        // Docker is about to tell the same, with more; while it is down, nobody is.
+        event.settled = &*event.key.runtime_namespace != MOBY;
+        self.teller.tell(event);
+    }
+
+    async fn parked(&mut self, key: ContainerKey, pid: i64, bundle: PathBuf) {
+        if self.unknown.remove(&key) {
+            match disk::read_bundle(&bundle) {
+                Ok(details) => self.teller.add(key.clone(), details),
+                Err(error) => {
+                    tracing::debug!(error = &error as &dyn std::error::Error, bundle = %bundle.display(), "cannot read the bundle");
+                }
+            }
+        }
+        self.parking.park(key, pid).await;
+    }
+
+    fn look_up(&mut self, lookup: impl Future<Output = Option<ContainerKey>> + Send + 'static) {
+        if self.lookups.len() < MAX_LOOKUPS {
+            self.lookups.spawn(lookup);
+        } else {
+            self.source.site.feed.complain("too many questions to containerd at once; some events go without details");
+        }
+    }
+
+    /// Waits for the events that wait for details.
+    async fn finish(mut self) {
+        let rest = async { while self.lookups.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(DETAILS_WITHIN, rest).await;
+    }
+}
+
+/// Reads the event stream into `envelopes` until it ends.
+async fn subscribe(channel: Channel, envelopes: mpsc::Sender<Result<Envelope, Status>>) {
+    let read = async {
+        let request = SubscribeRequest { filters: vec![decode::FILTER.into()] };
+        let mut stream = EventsClient::new(channel).subscribe(request).await?.into_inner();
+        while let Some(envelope) = stream.message().await? {
+            if envelopes.send(Ok(envelope)).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    };
+    if let Err(status) = read.await {
+        let _ = envelopes.send(Err(status)).await;
+    }
+}
+
+/// Hands reports to the recorder.
+#[derive(Clone, Debug)]
+struct Teller {
+    site: Site,
+}
+
+impl Teller {
+    fn tell(&self, event: Box<ContainerEvent>) {
+        // Where the next connection knows it was blind from, should this process end.
+        let cursor = event.time_ns.to_string();
+        self.site.recorder.sinks().containers.push_at(&self.site.feed, Report::Event(event), cursor);
+    }
+
+    fn add(&self, key: ContainerKey, details: mayfly_history::container::Details) {
+        let report = Report::Details { key, witness: Witness::Containerd, details: Box::new(details) };
+        self.site.recorder.sinks().containers.push(&self.site.feed, report);
+    }
+
+    /// Tells an event together with the details of its container, if they come in time. Yields its key if they never come.
+    async fn introduce(self, inventory: Inventory, mut event: Box<ContainerEvent>) -> Option<ContainerKey> {
+        let key = event.key.clone();
+        let ContainerKey { container_id, runtime_namespace, .. } = key.clone();
+        let mut asked = Box::pin(inventory.container(&runtime_namespace, &container_id));
+        event.settled = true;
+        match tokio::time::timeout(DETAILS_WITHIN, &mut asked).await {
+            Ok(Ok(details)) => {
+                event.details = details;
+                self.tell(event);
+                None
+            }
+            Ok(Err(status)) => {
+                tracing::debug!(container = &*key.container_id, %status, "containerd does not tell of the container");
+                self.tell(event);
+                Some(key)
+            }
+            Err(_) => {
+                self.tell(event);
+                match asked.await {
+                    Ok(details) => self.add(key, details),
+                    Err(_) => return Some(key),
+                }
+                None
+            }
+        }
+    }
+}
