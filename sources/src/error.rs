@@ -2,6 +2,8 @@
 
 use std::{error::Error, io, time::Duration};
 
+pub(crate) use mayfly_history::chain;
+
 /// Why a source stopped; it is restarted after a backoff.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -56,15 +58,4 @@ impl SourceError {
             _ => "",
         }
     }
-}
-
-/// An error with all its causes, on one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -19,5 +19,7 @@ pub use config::{RuntimeConfig, SourcesConfig};
 /// What containerd says, for those who test its decoder.
 #[doc(hidden)]
 pub use containerd::{ImageChange, Naming, Told, Undecodable, decode as decode_containerd};
+#[doc(hidden)]
+pub use docker::fuzzing as docker_fuzzing;
 pub use error::SourceError;
 pub use supervise::{Site, Source, Sources, start};

@@ -67,6 +67,7 @@ struct Kind {
 /// Every kind of source: a new one is its file and its line here.
 const KINDS: &[Kind] = &[
     Kind { source: "docker", config: |c| &c.docker, candidates: discover::DOCKER, open: |site| Box::new(crate::docker::Docker::new(site)) },
+    Kind { source: "podman", config: |c| &c.podman, candidates: discover::PODMAN, open: |site| Box::new(crate::docker::Docker::new(site)) },
     Kind {
         source: "containerd",
         config: |c| &c.containerd,

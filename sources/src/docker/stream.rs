@@ -1,0 +1,297 @@
+//! One connection to a daemon: its events, and the questions that they raise.
+
+use std::{fs, os::unix::fs::MetadataExt, path::PathBuf, sync::Arc, time::Duration};
+
+use mayfly_history::{
+    Nanos,
+    container::{Action, ContainerEvent, ContainerKey, Details, Report, Runtime, Snapshot, Witness},
+    image::ImageEvent,
+    now,
+};
+use serde::Deserialize;
+
+use super::{
+    Docker,
+    api::{Api, Line, Lines},
+    decode::{self, ContainerTold, ImageTold, Told},
+    inspect,
+    jobs::{Daemon, Done, Examined, Job, Jobs},
+    reconcile,
+};
+use crate::error::{SourceError, chain};
+
+/// How far before the last event a stream resumes: events are not strictly in order of their time, Podman's least.
+const DOCKER_OVERLAP: Nanos = 1_000_000_000;
+const PODMAN_OVERLAP: Nanos = 5_000_000_000;
+/// `{"type":{"container":true,"image":true,"network":true}}`
+const FILTERS: &str = "%7B%22type%22%3A%7B%22container%22%3Atrue%2C%22image%22%3Atrue%2C%22network%22%3Atrue%7D%7D";
+
+pub(super) struct Session<'s> {
+    source: &'s mut Docker,
+    daemon: Daemon,
+    jobs: Jobs,
+    namespace: Arc<str>,
+    /// When the list of containers was asked for.
+    listed_ns: Nanos,
+    resumed: Resumed,
+    events: u64,
+}
+
+/// Where the stream was taken up again.
+#[derive(Debug)]
+struct Resumed {
+    /// The last event that was seen before; `None` at the first look.
+    after: Option<Nanos>,
+    /// Since when nothing was seen.
+    blind_since: Option<Nanos>,
+    /// The stream broke while this process watched it: the gap is open, and is this source's to close.
+    own_gap: bool,
+    /// When the stream was opened: what happened before is replayed.
+    at: Nanos,
+    /// An event that was seen before came again: nothing is missing between.
+    reached_back: bool,
+    oldest_replayed: Option<Nanos>,
+    recovered: i64,
+}
+
+impl<'s> Session<'s> {
+    /// Connects, subscribes from where the last session or recorder ended, and asks for all containers.
+    pub(super) async fn open(source: &'s mut Docker) -> Result<(Self, Lines), SourceError> {
+        let mut api = Api::new(&source.site.endpoint)?;
+        let is_podman = api.negotiate().await?;
+        let (runtime, namespace, overlap) =
+            if is_podman { (Runtime::Podman, "", PODMAN_OVERLAP) } else { (Runtime::Docker, "moby", DOCKER_OVERLAP) };
+        let trusted = api.is_local() && source.site.socket().and_then(|path| fs::metadata(path).ok()).is_some_and(|meta| meta.uid() == 0);
+        let root = if trusted && !is_podman { root_dir(&api).await } else { None };
+
+        let site = &source.site;
+        let stored = site.recorder.cursor(&site.feed).and_then(|cursor| cursor.parse().ok());
+        let blind_since = if source.listed { source.blind_since } else { site.recorder.blind_since().or(stored) };
+        let own_gap = source.listed && blind_since.is_some();
+        let stored = source.position.or(stored);
+        let at = now();
+        let since = stored.or(blind_since).map_or(at, |resumed| resumed - overlap);
+        let path = format!("/events?since={}.{:09}&filters={FILTERS}", since.div_euclid(1_000_000_000), since.rem_euclid(1_000_000_000));
+        let lines = api.lines(&path).await?;
+        source.position = stored;
+
+        let daemon = Daemon::new(api, runtime, trusted, root);
+        let resumed = Resumed { after: stored, blind_since, own_gap, at, reached_back: false, oldest_replayed: None, recovered: 0 };
+        let jobs = Jobs::new(daemon.clone());
+        let mut session = Self { source, daemon, jobs, namespace: namespace.into(), listed_ns: now(), resumed, events: 0 };
+        let (endpoint, namespace) = (Arc::clone(&session.source.site.endpoint), Arc::clone(&session.namespace));
+        let key = move |id: &str| ContainerKey {
+            container_id: id.into(),
+            runtime_namespace: Arc::clone(&namespace),
+            endpoint: Arc::clone(&endpoint),
+        };
+        session.jobs.list(reconcile::list(session.daemon.clone(), key));
+        session.source.site.feed.running();
+        Ok((session, lines))
+    }
+
+    /// Reads events and answers until the stream breaks. Events come first: the daemon silently drops a subscriber's events when it lags.
+    pub(super) async fn run(mut self, mut lines: Lines) -> Result<(), SourceError> {
+        loop {
+            tokio::select! {
+                biased;
+                line = lines.next() => match line {
+                    Ok(Some(Line::Text(line))) => self.on_line(&line),
+                    Ok(Some(Line::TooLong)) => self.source.site.feed.reject("an event longer than 4 MiB was passed over"),
+                    Ok(None) => {
+                        return Err(SourceError::Closed { endpoint: self.source.site.endpoint.to_string(), events: self.events });
+                    }
+                    Err(error) => return Err(self.daemon.api.broken("/events", error)),
+                },
+                done = self.jobs.next() => self.on_done(done)?,
+            }
+        }
+    }
+
+    fn on_line(&mut self, line: &[u8]) {
+        match decode::decode(line, self.daemon.runtime, &mut self.source.labels) {
+            Ok(Told::Container(told)) => self.on_container(told),
+            Ok(Told::Image(told)) => self.on_image(told),
+            Ok(Told::Other) => {}
+            Err(error) => self.source.site.feed.reject(chain(&error)),
+        }
+    }
+
+    /// Whether an event is replayed; notes how far back the replay reaches.
+    fn replayed(&mut self, time_ns: Nanos) -> bool {
+        let resumed = &mut self.resumed;
+        if time_ns >= resumed.at {
+            return false;
+        }
+        resumed.oldest_replayed = Some(resumed.oldest_replayed.map_or(time_ns, |oldest| oldest.min(time_ns)));
+        resumed.reached_back |= resumed.after.is_some_and(|after| time_ns <= after);
+        true
+    }
+
+    fn on_container(&mut self, told: ContainerTold) {
+        let replayed = self.replayed(told.time_ns);
+        if replayed && self.resumed.blind_since.is_none() {
+            // Podman's log tells of days in which nobody looked.
+            return;
+        }
+        let is_podman = self.daemon.runtime == Runtime::Podman;
+        let mut details =
+            Details { runtime: self.daemon.runtime, name: told.name, image: told.image, labels: told.labels, ..Details::default() };
+        details.run.exit_code = told.exit_code;
+        details.run.signal = told.signal;
+        details.run.oom_killed = (told.action == Some(Action::Oom)).then_some(true);
+        let inspect = match told.action {
+            Some(Action::Create | Action::Rename | Action::Update) => true,
+            // Docker answers an inspect from here on only when the start is over, with pid and addresses.
+            Some(Action::NetworkConnect) => !replayed,
+            Some(Action::Start) => !replayed && !self.read_file(&told.id, &mut details),
+            None => is_podman && !replayed,
+            Some(Action::Die) => told.exit_code.is_none(),
+            Some(_) => false,
+        };
+        if inspect && !self.jobs.ask(Job::Container { id: told.id.clone(), image: details.image.clone() }) {
+            self.source.site.feed.complain("too many containers at once: some are recorded without details");
+        }
+        let Some(action) = told.action else { return };
+        self.events += 1;
+        self.resumed.recovered += i64::from(replayed);
+        let event = ContainerEvent {
+            time_ns: told.time_ns,
+            action,
+            source: witness(self.daemon.runtime),
+            recovered: replayed,
+            settled: !self.jobs.concern(&told.id),
+            key: self.key(&told.id),
+            exec_id: told.exec_id,
+            lifetime_ms: None,
+            details,
+            attributes: told.attributes,
+        };
+        let position = self.source.position.map_or(event.time_ns, |position| position.max(event.time_ns));
+        self.source.position = Some(position);
+        let site = &self.source.site;
+        site.recorder.sinks().containers.push_at(&site.feed, Report::Event(Box::new(event)), position.to_string());
+    }
+
+    /// Takes the run's facts from Docker's own file, which is complete when the start is told and an inspect may come too late.
+    /// False where there is none, or it tells no pid any more.
+    fn read_file(&self, id: &str, details: &mut Details) -> bool {
+        let file = self.daemon.root.as_deref().and_then(|root| inspect::file_of(root, id));
+        let Some(found) = file.and_then(|file| inspect::from_file(&file)) else { return false };
+        let mut run = found.details(self.daemon.runtime).run;
+        if run.pid.is_none() {
+            return false;
+        }
+        inspect::ask_kernel(&mut run, id, self.daemon.trusted);
+        details.run = run;
+        true
+    }
+
+    fn on_image(&mut self, told: ImageTold) {
+        if self.replayed(told.time_ns) && self.resumed.blind_since.is_none() {
+            return;
+        }
+        self.events += 1;
+        if let Some(id) = &told.id {
+            self.daemon.forget_image(id);
+        }
+        if !self.jobs.ask(Job::Image(told)) {
+            self.source.site.feed.reject("too many images at once");
+        }
+    }
+
+    fn on_done(&mut self, done: Done) -> Result<(), SourceError> {
+        match done {
+            Done::Container { id, examined: Ok(Some(examined)) } => {
+                self.source.labels.learn(&id, examined.labels.iter());
+                let report = Report::Details { key: self.key(&id), witness: witness(self.daemon.runtime), details: examined.details };
+                let site = &self.source.site;
+                site.recorder.sinks().containers.push(&site.feed, report);
+            }
+            Done::Container { examined: Ok(None), .. } => {}
+            Done::Container { examined: Err(error), .. } => self.source.site.feed.complain(chain(&error)),
+            Done::Image(told, found) => {
+                let site = &self.source.site;
+                let event = ImageEvent {
+                    time_ns: told.time_ns,
+                    action: told.action,
+                    runtime: self.daemon.runtime,
+                    source: witness(self.daemon.runtime),
+                    image_digest: found.digest(told.name.as_deref().unwrap_or_default()),
+                    image: told.name,
+                    image_id: told.id.or(found.id),
+                    runtime_namespace: self.namespace.to_string(),
+                    endpoint: site.endpoint.to_string(),
+                };
+                site.recorder.sinks().images.push(&site.feed, event);
+            }
+            Done::Listed(listed) => self.on_list(listed?),
+        }
+        Ok(())
+    }
+
+    fn on_list(&mut self, listed: Vec<(ContainerKey, Examined)>) {
+        for (key, examined) in &listed {
+            self.source.labels.learn(&key.container_id, examined.labels.iter());
+        }
+        let site = &self.source.site;
+        let snapshot = Snapshot {
+            endpoint: Arc::clone(&site.endpoint),
+            runtime_namespace: Arc::clone(&self.namespace),
+            witness: witness(self.daemon.runtime),
+            taken_ns: self.listed_ns,
+            blind_since: self.resumed.blind_since,
+            containers: listed.into_iter().map(|(key, examined)| (key, examined.state, *examined.details)).collect(),
+        };
+        site.recorder.sinks().containers.push(&site.feed, Report::Snapshot(Box::new(snapshot)));
+        self.account();
+    }
+
+    /// Reports the blind time that this connection ended, and what came back of it.
+    fn account(&mut self) {
+        let resumed = &self.resumed;
+        let feed = &self.source.site.feed;
+        let detail = match (resumed.after, resumed.oldest_replayed) {
+            (None, _) => "no event was seen before; reconciled with the daemon's list of containers",
+            (Some(_), _) if resumed.reached_back => "the daemon's backlog reaches back to the last event seen",
+            (Some(_), None) => "the daemon kept no events of that time; reconciled with its list of containers",
+            (Some(_), Some(_)) => {
+                "the daemon's backlog (256 events) begins after the last event seen; reconciled with its list of containers"
+            }
+        };
+        if let (true, Some(from)) = (resumed.own_gap, resumed.blind_since) {
+            feed.blind("daemon_down", from, Some(resumed.at), resumed.recovered, detail);
+        } else if let (false, Some(after)) = (resumed.reached_back, resumed.after) {
+            let cause = if resumed.oldest_replayed.is_some() { "stream_lagged" } else { "daemon_down" };
+            feed.blind(cause, after, Some(resumed.oldest_replayed.unwrap_or(resumed.at)), resumed.recovered, detail);
+        }
+        self.source.blind_since = None;
+        self.source.listed = true;
+    }
+
+    fn key(&self, id: &str) -> ContainerKey {
+        ContainerKey {
+            container_id: id.into(),
+            runtime_namespace: Arc::clone(&self.namespace),
+            endpoint: Arc::clone(&self.source.site.endpoint),
+        }
+    }
+}
+
+const fn witness(runtime: Runtime) -> Witness {
+    match runtime {
+        Runtime::Podman => Witness::Podman,
+        _ => Witness::Docker,
+    }
+}
+
+/// Docker's root directory, as it says.
+async fn root_dir(api: &Api) -> Option<PathBuf> {
+    #[derive(Deserialize)]
+    struct Info {
+        #[serde(rename = "DockerRootDir")]
+        root: PathBuf,
+    }
+    let info: Info = api.get("/info", Duration::from_secs(10)).await.ok()?;
+    Some(info.root).filter(|root| root.is_absolute())
+}
