@@ -1,0 +1,99 @@
+//! The tables in embedded SQLite: virtual tables over the same code that answers osquery.
+
+mod gathered;
+mod guard;
+mod module;
+mod plan;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use mayfly_history::store::{Reader, StoreError};
+use mayfly_tables::TABLES;
+use rusqlite::{Connection, OpenFlags};
+
+use self::module::{Source, Store};
+
+/// Bytecode steps of SQLite between two looks at whether to stop.
+const STEPS: i32 = 10_000;
+
+/// Why there is nothing to query.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    #[error(
+        "nothing is recorded in {}: there is no {} in it. Start the recorder (`mayfly record`), or name its folder with --state-dir; \
+         `mayfly doctor` says what can be recorded here",
+        dir.display(),
+        STORE_FILE
+    )]
+    NothingRecorded { dir: PathBuf },
+    #[error("cannot look into {}; the recorder's folder is open to its own user only (try as root)", dir.display())]
+    NoAccess {
+        dir: PathBuf,
+        #[source]
+        reason: std::io::Error,
+    },
+    #[error("cannot open the store in {}", dir.display())]
+    Store {
+        dir: PathBuf,
+        #[source]
+        reason: StoreError,
+    },
+    #[error("cannot set up SQLite")]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+const STORE_FILE: &str = "history.db";
+
+/// A connection that knows every table and can only read.
+#[derive(Debug)]
+pub struct Database {
+    connection: Connection,
+    stop: Arc<AtomicBool>,
+}
+
+impl Database {
+    /// Opens the store in `dir`, which a recorder has made.
+    pub fn open(dir: &Path) -> Result<Self, OpenError> {
+        match dir.join(STORE_FILE).try_exists() {
+            Ok(true) => {}
+            Ok(false) => return Err(OpenError::NothingRecorded { dir: dir.to_owned() }),
+            Err(reason) => return Err(OpenError::NoAccess { dir: dir.to_owned(), reason }),
+        }
+        let reader = Reader::open(dir).map_err(|reason| OpenError::Store { dir: dir.to_owned(), reason })?;
+        Self::over(reader).map_err(Into::into)
+    }
+
+    /// The tables over a store that is open already.
+    pub fn over(reader: Reader) -> rusqlite::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_MEMORY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(":memory:", flags)?;
+        // Sorting must not spill rows into files.
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
+        let store = Arc::new(Mutex::new(Store { reader, convert: Connection::open_in_memory()? }));
+        for &table in TABLES {
+            module::register(&connection, Source { table, store: Arc::clone(&store), stop: Arc::clone(&stop) })?;
+        }
+        let stopped = Arc::clone(&stop);
+        connection.progress_handler(STEPS, Some(move || stopped.load(Relaxed)))?;
+        guard::only_reads(&mut connection)?;
+        Ok(Self { connection, stop })
+    }
+
+    /// Runs SQL; see [`Connection`].
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Set to true, it breaks off the statement that runs. Whoever sets it resets it.
+    pub fn stop(&self) -> &Arc<AtomicBool> {
+        &self.stop
+    }
+}
