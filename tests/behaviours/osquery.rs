@@ -1,0 +1,1 @@
+//! osquery itself, as manager and as client.
