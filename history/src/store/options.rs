@@ -12,7 +12,7 @@ pub struct StoreOptions {
     pub max_age_days: u32,
     /// Rows kept of each table.
     pub max_rows: u64,
-    /// Size of the whole store on disk, its write-ahead log included, in MiB.
+    /// Size of the whole store on disk, its write-ahead log included, in MiB; at least 32.
     pub max_size_mib: u64,
     /// Bounds of single tables, by name.
     pub tables: BTreeMap<String, TableOptions>,
@@ -56,7 +56,7 @@ impl StoreOptions {
 
     /// Bound on the whole store, in bytes.
     pub(super) fn bytes(&self) -> u64 {
-        mebibytes(self.max_size_mib)
+        mebibytes(self.max_size_mib.max(32))
     }
 }
 

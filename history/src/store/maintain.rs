@@ -1,0 +1,82 @@
+//! What a store does beside recording, one short step at a time.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    block::MAX_ROWS,
+    error::StoreError,
+    integrity::Integrity,
+    open::FILE,
+    retention,
+    seal::{MAX_BYTES, Sealer},
+    status,
+    writer::{Tail, Writer},
+};
+use crate::time::boot_nanos;
+
+/// How often it is looked whether something expired, and whether the integrity check has ended.
+const PERIOD: Duration = Duration::from_secs(60);
+const CHECK_PERIOD: Duration = Duration::from_secs(1);
+
+/// What is due, and when.
+#[derive(Debug)]
+pub(super) struct Chores {
+    integrity: Option<Integrity>,
+    sealer: Sealer,
+    retention_at: Instant,
+}
+
+impl Chores {
+    pub(super) fn new(integrity: Integrity) -> Result<Self, StoreError> {
+        Ok(Self { integrity: Some(integrity), sealer: Sealer::new()?, retention_at: Instant::now() + CHECK_PERIOD })
+    }
+}
+
+impl Tail {
+    fn is_long(&self) -> bool {
+        self.rows >= MAX_ROWS as u64 || self.bytes >= MAX_BYTES as u64
+    }
+}
+
+/// One step; returns when the next is wanted.
+pub(super) fn step(writer: &mut Writer) -> Result<Instant, StoreError> {
+    take_finding(writer)?;
+    if let Some(index) = writer.logs.iter().position(Tail::is_long) {
+        seal(writer, index)?;
+        return Ok(Instant::now());
+    }
+    let now = Instant::now();
+    if writer.chores.retention_at <= now {
+        if retention::step(writer)? {
+            return Ok(now);
+        }
+        writer.reserve.hold();
+        let age = writer.clock.age(boot_nanos());
+        writer.keep_state(age)?;
+        writer.chores.retention_at = now + PERIOD;
+    }
+    let check_at = writer.chores.integrity.is_some().then(|| now + CHECK_PERIOD);
+    Ok(check_at.map_or(writer.chores.retention_at, |at| at.min(writer.chores.retention_at)))
+}
+
+pub(super) fn seal(writer: &mut Writer, index: usize) -> Result<(), StoreError> {
+    let tx = writer.conn.unchecked_transaction().map_err(StoreError::database("begin a transaction"));
+    let sealed = tx.and_then(|tx| {
+        writer.chores.sealer.seal(&tx, &writer.logs[index].log)?;
+        tx.commit().map_err(StoreError::database("commit"))
+    });
+    writer.freeing(sealed)?;
+    let counted = writer.logs[index].count(&writer.conn);
+    writer.checked("count the tail", counted)
+}
+
+/// Notes the result of the integrity check, once it is there.
+fn take_finding(writer: &mut Writer) -> Result<(), StoreError> {
+    let Some(finding) = writer.chores.integrity.as_ref().and_then(Integrity::finding) else { return Ok(()) };
+    writer.chores.integrity = None;
+    match finding.as_str() {
+        "" => Ok(()),
+        "ok" => writer.run("note the integrity check", |conn| status::put_note(conn, "integrity", "ok")),
+        _ => Err(StoreError::Integrity { path: writer.dir.join(FILE), finding }),
+    }
+}

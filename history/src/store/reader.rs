@@ -1,0 +1,253 @@
+//! Reading a store, also from other processes while one recorder writes.
+
+use std::{
+    cell::RefCell,
+    fs, io,
+    ops::ControlFlow,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
+
+use rusqlite::{Connection, OpenFlags};
+use zstd::bulk::Decompressor;
+
+use super::{
+    alive::last_beat,
+    block,
+    clock::{Mending, Reading},
+    error::StoreError,
+    events,
+    generation::Generations,
+    intervals,
+    layout::Layouts,
+    open::{BUSY, FILE, beside, check_version},
+    scan::{EventRow, EventScan, Info, IntervalRow, IntervalScan, Scanned},
+    status,
+};
+use crate::{
+    eid::Eid,
+    feed::{FeedStatus, Gap},
+    table::TableSchema,
+    time::Nanos,
+};
+
+/// Reads the store; several may do so while one recorder writes. Not `Sync`: one for each thread. What a visitor asks of the
+/// same reader is answered from the same moment.
+#[derive(Debug)]
+pub struct Reader {
+    dir: PathBuf,
+    file: RefCell<Option<Rc<OpenFile>>>,
+}
+
+/// The file that is read now.
+pub(super) struct OpenFile {
+    pub(super) conn: Connection,
+    pub(super) layouts: Layouts,
+    /// Device and inode: another file may take the name.
+    identity: (u64, u64),
+    decompressor: RefCell<Decompressor<'static>>,
+    /// Buffers of blocks, used again.
+    spare: RefCell<Vec<Vec<u8>>>,
+}
+
+impl std::fmt::Debug for OpenFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenFile").field("conn", &self.conn).field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+impl OpenFile {
+    /// `None` while the file has no tables: its recorder has just begun to make it.
+    fn open(path: &Path, identity: (u64, u64)) -> Result<Option<Self>, StoreError> {
+        let failed = |reason| StoreError::Open { dir: path.parent().unwrap_or(path).display().to_string(), reason };
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = Connection::open_with_flags(path, flags).map_err(failed)?;
+        conn.busy_timeout(BUSY).map_err(failed)?;
+        if conn.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get::<_, i64>(0)).map_err(failed)? == 0 {
+            return Ok(None);
+        }
+        check_version(&conn, path, failed)?;
+        conn.pragma_update(None, "cache_size", -4096).map_err(failed)?;
+        conn.set_prepared_statement_cache_capacity(64);
+        let decompressor = RefCell::new(Decompressor::new().map_err(StoreError::file("make a decompressor for", path))?);
+        Ok(Some(Self { conn, layouts: Layouts::default(), identity, decompressor, spare: RefCell::default() }))
+    }
+
+    /// Whether the file has that table.
+    fn has(&self, table: &TableSchema) -> Result<bool, StoreError> {
+        let find = || self.conn.prepare_cached("SELECT 1 FROM logs WHERE name = ?")?.exists([table.name]);
+        find().map_err(StoreError::database("look for a table"))
+    }
+
+    /// Hands the plain bytes of a block to `read`; `None` if the block is damaged.
+    pub(super) fn inflated<T>(&self, data: &[u8], read: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        let mut plain = self.spare.borrow_mut().pop().unwrap_or_default();
+        let inflated = block::inflate(data, &mut self.decompressor.borrow_mut(), &mut plain);
+        let result = match inflated {
+            Ok(()) => Some(read(&plain)),
+            Err(why) => {
+                tracing::error!(why, "a block is damaged");
+                None
+            }
+        };
+        self.spare.borrow_mut().push(plain);
+        result
+    }
+}
+
+impl Reader {
+    /// Opens `dir/history.db` to read. A directory without one is an empty store, not an error; it is looked for again at
+    /// every question, and a file that took the place of the one that was read is noticed.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let reader = Self { dir: dir.to_owned(), file: RefCell::new(None) };
+        reader.file()?;
+        Ok(reader)
+    }
+
+    fn file(&self) -> Result<Option<Rc<OpenFile>>, StoreError> {
+        let path = self.dir.join(FILE);
+        let identity = match fs::metadata(&path) {
+            Ok(found) => (found.dev(), found.ino()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::file("look at", path)(error)),
+        };
+        if let Some(file) = &*self.file.borrow()
+            && file.identity == identity
+        {
+            return Ok(Some(Rc::clone(file)));
+        }
+        let opened = OpenFile::open(&path, identity)?.map(Rc::new);
+        self.file.replace(opened.clone());
+        Ok(opened)
+    }
+
+    /// Runs `work` in one read transaction, that of the caller's caller if there is one; without a file the answer is empty.
+    fn read<T: Default>(&self, work: impl FnOnce(&OpenFile) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let Some(file) = self.file()? else { return Ok(T::default()) };
+        if !file.conn.is_autocommit() {
+            return work(&file);
+        }
+        let tx = file.conn.unchecked_transaction().map_err(StoreError::database("begin to read"))?;
+        let result = work(&file);
+        drop(tx);
+        result
+    }
+
+    /// The same for a table, which the file may not have.
+    fn read_table<T: Default>(&self, table: &TableSchema, work: impl FnOnce(&OpenFile) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.read(|file| if file.has(table)? { work(file) } else { Ok(T::default()) })
+    }
+
+    /// Visits the events of a table in the order of their eids, in one short transaction.
+    pub fn events(
+        &self,
+        table: &TableSchema,
+        scan: &EventScan,
+        visit: &mut dyn FnMut(&EventRow<'_>) -> ControlFlow<()>,
+    ) -> Result<Scanned, StoreError> {
+        self.read_table(table, |file| events::scan(file, table, scan, visit))
+    }
+
+    /// The eid of the `count`th event of a table after `after` (of the last one, if there are fewer); `None`: there is none.
+    pub fn nth_after(&self, table: &TableSchema, after: Option<Eid>, count: usize) -> Result<Option<Eid>, StoreError> {
+        self.read_table(table, |file| events::nth_after(file, table, after, count))
+    }
+
+    /// The newest and the oldest eid of a table.
+    pub fn bounds(&self, table: &TableSchema) -> Result<Option<(Eid, Eid)>, StoreError> {
+        self.read_table(table, |file| events::bounds(file, table))
+    }
+
+    /// Visits the intervals of a history, ordered by key and start.
+    pub fn intervals(
+        &self,
+        table: &TableSchema,
+        scan: &IntervalScan,
+        visit: &mut dyn FnMut(&IntervalRow<'_>) -> ControlFlow<()>,
+    ) -> Result<Scanned, StoreError> {
+        self.read_table(table, |file| intervals::scan(file, table, scan, visit))
+    }
+
+    /// Gaps, the oldest first; with the one before the oldest record.
+    pub fn gaps(&self) -> Result<Vec<Gap>, StoreError> {
+        self.read(|file| {
+            let read = || {
+                let mut gaps = status::gaps(&file.conn, false)?;
+                if let Some(since) = status::kept_since(&file.conn)? {
+                    gaps.insert(0, before_first_record(since));
+                }
+                Ok(gaps)
+            };
+            read().map_err(StoreError::database("read the gaps"))
+        })
+    }
+
+    /// The sources as the recorder last wrote them.
+    pub fn sources(&self) -> Result<Vec<FeedStatus>, StoreError> {
+        self.read(|file| status::sources(&file.conn).map_err(StoreError::database("read the sources")))
+    }
+
+    /// What `recorder_info` says of the store.
+    pub fn info(&self) -> Result<Info, StoreError> {
+        let size = |suffix| fs::metadata(beside(&self.dir.join(FILE), suffix)).map_or(0, |m| i64::try_from(m.len()).unwrap_or(i64::MAX));
+        self.read(|file| {
+            let read = || {
+                Ok(Info {
+                    store_uuid: status::meta(&file.conn, "store_uuid")?.unwrap_or_default(),
+                    generation: Generations::load(&file.conn)?.newest(),
+                    db_size: size("") + size("-wal"),
+                    oldest_ns: oldest(&file.conn)?,
+                    alive_ns: last_beat(&self.dir, &Reading::take()),
+                    notes: status::notes(&file.conn)?,
+                })
+            };
+            read().map_err(StoreError::database("read about the store"))
+        })
+    }
+
+    /// Where a stream resumes ([`crate::Feed::stream`]).
+    pub fn cursor(&self, stream: &str) -> Result<Option<String>, StoreError> {
+        self.read(|file| status::cursor(&file.conn, stream).map_err(StoreError::database("read a cursor")))
+    }
+}
+
+/// Nobody looked before the first record, and what was expired since is not known either.
+fn before_first_record(since: Nanos) -> Gap {
+    Gap {
+        source: String::new(),
+        endpoint: String::new(),
+        cause: "before_first_record".into(),
+        from_ns: 0,
+        to_ns: Some(since),
+        recovered: 0,
+        detail: "nothing is kept from before".into(),
+    }
+}
+
+fn oldest(conn: &Connection) -> Result<Option<Nanos>, rusqlite::Error> {
+    let mending = Mending::load(conn)?;
+    let logs: Vec<(String, String)> =
+        conn.prepare_cached("SELECT name, kind FROM logs")?.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?.collect::<Result<_, _>>()?;
+    let mut oldest = None;
+    for (name, kind) in logs {
+        let sql = if kind == "history" {
+            // One look at the index for each class, not a scan of it.
+            format!(
+                r#"WITH RECURSIVE classes (class) AS (SELECT 0 UNION ALL SELECT class + 1 FROM classes WHERE class < 64)
+                SELECT min((SELECT min(valid_from_ns) FROM "{name}_intervals" WHERE class = classes.class)), 0 FROM classes"#
+            )
+        } else {
+            format!(
+                r#"SELECT min(time_ns), sequence FROM (SELECT min_time_ns AS time_ns, last_sequence AS sequence FROM "{name}_blocks"
+                UNION ALL SELECT time_ns, sequence FROM "{name}_tail")"#
+            )
+        };
+        let found: Option<Nanos> = conn.query_row(&sql, [], |r| {
+            let (time_ns, sequence): (Option<Nanos>, Option<i64>) = (r.get(0)?, r.get(1)?);
+            Ok(time_ns.map(|time_ns| mending.mend(sequence.unwrap_or(0), time_ns)))
+        })?;
+        oldest = [oldest, found].into_iter().flatten().min();
+    }
+    Ok(oldest)
+}
