@@ -67,13 +67,12 @@ pub(super) fn scan(file: &OpenFile, table: &TableSchema, scan: &EventScan, visit
         Limit::All => {}
         Limit::Oldest(n) => found.most = n,
         // Newer rows are counted from the end first; then the scan begins where they begin.
-        Limit::Newest(n) => match search.newest(n)? {
-            Some(first) => {
+        Limit::Newest(n) => {
+            if let Some(first) = search.newest(n)? {
                 found.scanned.cut = true;
                 search.first = first;
             }
-            None => {}
-        },
+        }
     }
     let _ = search.run(&mut found)?;
     Ok(found.scanned)

@@ -63,7 +63,10 @@ fn put(writer: &mut Writer, log: IntervalLog, all: &[Held]) {
     tx.commit().unwrap();
 }
 
-fn scan(reader: &Reader, scan: &IntervalScan) -> (Vec<(String, i64, Option<i64>, String)>, Scanned) {
+/// Key, start, end and state.
+type Found = (String, i64, Option<i64>, String);
+
+fn scan(reader: &Reader, scan: &IntervalScan) -> (Vec<Found>, Scanned) {
     let mut rows = Vec::new();
     let visit = &mut |row: &crate::store::IntervalRow<'_>| {
         let text = |i: usize| if let Cell::Text(text) = row.cells[i] { text.to_owned() } else { String::new() };
