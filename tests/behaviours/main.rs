@@ -11,6 +11,7 @@ mod discovery;
 mod docker_restart;
 mod fake;
 mod idle;
+mod manager;
 mod osquery;
 mod storm;
 

@@ -166,10 +166,11 @@ impl Recording<'_> {
 
     /// Waits until all sources that are not off are in `state`, and there is at least one.
     pub fn wait_for_state(&self, state: &str) -> Result<()> {
+        const SOURCES: &str = "SELECT source, endpoint, state, last_error, hint FROM recorder_sources \
+                               WHERE source IN ('docker', 'podman', 'containerd', 'cri') AND state <> 'disabled'";
         let what = format!("source that is {state}");
         until(&what, Duration::from_secs(20), || {
-            let sources =
-                self.mayfly.query("SELECT source, endpoint, state, last_error, hint FROM recorder_sources WHERE state <> 'disabled'")?;
+            let sources = self.mayfly.query(SOURCES)?;
             let there = !sources.is_empty() && sources.iter().all(|row| row.get("state").and_then(Value::as_str) == Some(state));
             if there { Ok(()) } else { Err(format!("{sources:?}; {}", self.mayfly.log()).into()) }
         })

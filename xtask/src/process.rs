@@ -15,11 +15,6 @@ pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
-/// Where cargo puts what it builds.
-pub(crate) fn target() -> PathBuf {
-    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
-}
-
 /// Prints a line on stderr, where cargo prints its own.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
