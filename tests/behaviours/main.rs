@@ -13,6 +13,7 @@ mod fake;
 mod idle;
 mod manager;
 mod osquery;
+mod private_daemons;
 mod storm;
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
