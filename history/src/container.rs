@@ -174,7 +174,7 @@ impl State {
 ///
 /// Facts of one run (pid, addresses, exit code) belong to the run that began at `started_ns`; the rest to the container.
 /// Merging keeps the first known value of each field, the better witness first (see `recorder`).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Details {
     pub runtime: Runtime,
@@ -204,7 +204,7 @@ pub struct Details {
 }
 
 /// Facts of one run of a container: between a start and the die that ends it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Run {
     /// The runtime's own StartedAt.

@@ -1,6 +1,16 @@
 //! The recorder: drains the rings, gives events their identity, writes the store. One thread, one writer per host.
 
+mod clean;
+mod course;
+mod facts;
+mod hold;
+mod ledger;
 mod lock;
+mod recover;
+mod storm;
+mod subject;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 

@@ -1,0 +1,372 @@
+//! All containers that are known: takes reports, gives each event its identity, releases rows. Knows no store and no
+//! clock of its own, so that every course of events can be tested.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque},
+    time::{Duration, Instant},
+};
+
+use super::{
+    hold::{self, Held, Told},
+    storm::{self, Bucket},
+    subject::{Mark, Subject, TOLERANCE, Via},
+};
+use crate::{
+    container::{Action, ContainerEvent, ContainerKey, Details, Report, Witness},
+    feed::Feed,
+    sink::Received,
+    time::Nanos,
+};
+
+/// How long evidence of a container that was removed is kept, for witnesses that are late.
+const LINGER: Duration = Duration::from_secs(60);
+/// The same for one that only vanished: it may be found again.
+const LINGER_GONE: Duration = Duration::from_secs(600);
+/// Removed containers that are remembered, so that no replay (Docker's holds 256 events) takes them for new.
+const MOST_SEALED: usize = 4096;
+
+/// One moment, on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    pub(super) at: Instant,
+    pub(super) wall_ns: Nanos,
+}
+
+#[derive(Debug)]
+struct Entry {
+    subject: Subject,
+    held: Vec<Held>,
+    bucket: Option<Bucket>,
+    /// Stands in the queue of those that end.
+    ending: bool,
+}
+
+/// What a ledger gave out since the last [`Ledger::take_output`].
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    pub(super) told: Vec<Told>,
+    /// Events that only added evidence to one that was told before: feed and time.
+    pub(super) known: Vec<(Feed, Nanos)>,
+    /// Containers whose subject, and perhaps intervals, changed.
+    pub(super) dirty: BTreeSet<ContainerKey>,
+    /// Earlier lives of container ids that came back: their intervals are to be written a last time.
+    pub(super) former: Vec<Subject>,
+    /// Containers to forget.
+    pub(super) forgotten: Vec<ContainerKey>,
+    /// Containers that vanished in a blind period, and when that was noticed.
+    pub(super) vanished: Vec<(ContainerKey, Nanos)>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    entries: HashMap<ContainerKey, Entry>,
+    /// When to look at a container again.
+    alarms: BinaryHeap<Reverse<(Instant, ContainerKey)>>,
+    touched: HashSet<ContainerKey>,
+    /// By when they are sealed.
+    ending: VecDeque<(Instant, ContainerKey)>,
+    sealed: VecDeque<ContainerKey>,
+    output: Output,
+}
+
+impl Ledger {
+    /// Takes up what an earlier recorder knew.
+    pub(super) fn restore(&mut self, subject: Subject, now: Moment) {
+        let key = subject.key.clone();
+        if subject.sealed_ns.is_some() {
+            self.sealed.push_back(key.clone());
+        }
+        self.entries.insert(key.clone(), Entry { subject, held: Vec::new(), bucket: None, ending: false });
+        self.watch_ending(&key, now);
+    }
+
+    pub(super) fn subject(&self, key: &ContainerKey) -> Option<&Subject> {
+        self.entries.get(key).map(|e| &e.subject)
+    }
+
+    pub(super) fn subject_mut(&mut self, key: &ContainerKey) -> Option<&mut Subject> {
+        self.entries.get_mut(key).map(|e| &mut e.subject)
+    }
+
+    pub(super) fn take_output(&mut self) -> Output {
+        std::mem::take(&mut self.output)
+    }
+
+    /// Takes one report.
+    pub(super) fn take(&mut self, received: Received<Report>, now: Moment) {
+        match received.item {
+            Report::Event(event) => self.take_event(event, received.feed, now),
+            Report::Details { key, witness, details } => {
+                self.renew(&key, details.created_ns.filter(|_| !is_dockers_means(&key, witness)), now);
+                let entry = self.entry(&key);
+                entry.subject.learn(witness, Via::Inspect, &details);
+                self.touch(&key);
+            }
+            Report::Snapshot(snapshot) => {
+                let present: HashSet<&ContainerKey> = snapshot.containers.iter().map(|(key, ..)| key).collect();
+                self.find_vanished(&snapshot, &present, now);
+                for (key, state, details) in &snapshot.containers {
+                    self.take_listed(&snapshot, key, *state, details, now);
+                }
+            }
+        }
+    }
+
+    fn take_event(&mut self, event: Box<ContainerEvent>, feed: Feed, now: Moment) {
+        let key = event.key.clone();
+        match event.action {
+            Action::Create if !is_dockers_means(&key, event.source) => self.renew(&key, Some(event.time_ns), now),
+            Action::Start => self.renew(&key, Some(event.time_ns.saturating_sub(TOLERANCE)), now),
+            _ => {}
+        }
+        let entry = self.entry(&key);
+        let sheddable = storm::is_sheddable(event.action);
+        let Some(mark) = entry.subject.see(&event) else {
+            self.output.known.push((feed, event.time_ns));
+            self.touch(&key);
+            return;
+        };
+        match entry.find(&mark) {
+            Found::Told => self.output.known.push((feed, event.time_ns)),
+            Found::Held(at) => entry.held[at].merge(event, mark, Some(feed)),
+            Found::New if sheddable && !entry.bucket.get_or_insert_with(|| Bucket::new(now.at)).admit(now.at) => {
+                feed.count_rejected();
+                entry.subject.tell(&mark);
+                if let Some(ends) = entry.bucket.and_then(|b| b.window_ends()) {
+                    self.alarms.push(Reverse((ends, key.clone())));
+                }
+            }
+            Found::New => self.hold(event, mark, Some(feed), now),
+        }
+        self.touch(&key);
+    }
+
+    /// Lets an event wait for its details.
+    pub(super) fn hold(&mut self, event: Box<ContainerEvent>, mark: Mark, feed: Option<Feed>, now: Moment) {
+        let due = hold::due(event.time_ns, now.at, now.wall_ns);
+        let key = event.key.clone();
+        self.alarms.push(Reverse((due, key.clone())));
+        self.entry(&key).held.push(Held { event, mark, feeds: feed.into_iter().collect(), due });
+        self.touch(&key);
+    }
+
+    /// Begins a new life if the container was removed before `begins_ns`: ids that a user chose come back.
+    pub(super) fn renew(&mut self, key: &ContainerKey, begins_ns: Option<Nanos>, now: Moment) {
+        let Some(entry) = self.entries.get(key) else { return };
+        let Some(past) = entry.subject.destroyed_ns().filter(|past| begins_ns.is_some_and(|begins| begins > *past)) else { return };
+        self.release(key, now, true);
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let former = std::mem::replace(&mut entry.subject, Subject::default());
+        entry.subject = former.reborn(past);
+        entry.ending = false;
+        self.sealed.retain(|k| k != key);
+        self.ending.retain(|(_, k)| k != key);
+        self.output.former.push(former);
+        self.touch(key);
+    }
+
+    fn entry(&mut self, key: &ContainerKey) -> &mut Entry {
+        if !self.entries.contains_key(key) {
+            let entry = Entry { subject: Subject::new(key.clone()), held: Vec::new(), bucket: None, ending: false };
+            self.entries.insert(key.clone(), entry);
+        }
+        self.entries.get_mut(key).expect("it was inserted if it was not there")
+    }
+
+    pub(super) fn touch(&mut self, key: &ContainerKey) {
+        self.touched.insert(key.clone());
+    }
+
+    /// When [`Ledger::settle`] has something to do without a new report.
+    pub(super) fn next_alarm(&self) -> Option<Instant> {
+        self.alarms.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Releases the rows that need not wait (longer).
+    pub(super) fn settle(&mut self, now: Moment) {
+        while let Some(Reverse((at, _))) = self.alarms.peek()
+            && *at <= now.at
+        {
+            if let Some(Reverse((_, key))) = self.alarms.pop() {
+                self.touched.insert(key);
+            }
+        }
+        for key in std::mem::take(&mut self.touched) {
+            self.find_split(&key, now);
+            self.release(&key, now, false);
+            self.close_window(&key, now, false);
+            self.watch_ending(&key, now);
+            self.output.dirty.insert(key);
+        }
+    }
+
+    /// Releases everything: the recorder stops.
+    pub(super) fn flush(&mut self, now: Moment) {
+        let keys: Vec<_> = self.entries.iter().filter(|(_, e)| !e.held.is_empty() || e.bucket.is_some()).map(|(k, _)| k.clone()).collect();
+        for key in keys {
+            self.release(&key, now, true);
+            self.close_window(&key, now, true);
+            self.output.dirty.insert(key);
+        }
+    }
+
+    fn release(&mut self, key: &ContainerKey, now: Moment, all: bool) {
+        let Some(entry) = self.entries.get_mut(key).filter(|e| !e.held.is_empty()) else { return };
+        let mut held = std::mem::take(&mut entry.held);
+        let course = entry.subject.course();
+        held.sort_by_cached_key(|h| h.order(&course));
+        let overdue = if all { held.len() } else { held.iter().rposition(|h| h.due <= now.at).map_or(0, |i| i + 1) };
+        let ready = held[overdue..].iter().take_while(|h| h.is_ready(&course)).count();
+        entry.held = held.split_off(overdue + ready);
+        let mut rows = Vec::new();
+        for held in held {
+            // What was created before our eyes was not merely found; and one event may have been told while it waited.
+            let superseded = match held.event.action {
+                Action::Existing => course.turning_points().any(|(a, group)| a == Action::Create && group.iter().any(|s| s.told)),
+                _ => {
+                    course.kin(&held.mark).iter().any(|s| s.told)
+                        || rows.iter().any(|(m, _)| course.kin(&held.mark).iter().any(|s| s.mark == *m))
+                }
+            };
+            if superseded {
+                let time_ns = held.event.time_ns;
+                self.output.known.extend(held.feeds.into_iter().map(|feed| (feed, time_ns)));
+            } else {
+                rows.push((held.mark.clone(), held.complete(&course)));
+            }
+        }
+        for (mark, told) in rows {
+            entry.subject.tell(&mark);
+            self.output.told.push(told);
+        }
+        self.output.dirty.insert(key.clone());
+    }
+
+    /// Tells how many events of a container were shed, once a window.
+    fn close_window(&mut self, key: &ContainerKey, now: Moment, all: bool) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let Some(bucket) = entry.bucket.as_mut().filter(|b| b.window_ends().is_some_and(|ends| all || ends <= now.at)) else { return };
+        let Some(shed) = bucket.close() else { return };
+        let mark = Mark { time_ns: now.wall_ns, action: Action::Throttled, witness: Witness::Reconcile, via: Via::Stream, exec_id: None };
+        let mut details = entry.subject.course().details_at(&mark);
+        details.run.exit_code = None;
+        let source = entry.subject.facts.keys().next().copied().unwrap_or_default();
+        let event = ContainerEvent {
+            time_ns: now.wall_ns,
+            action: Action::Throttled,
+            source,
+            recovered: false,
+            key: key.clone(),
+            exec_id: None,
+            lifetime_ms: None,
+            details,
+            attributes: BTreeMap::from([("shed".to_owned(), shed.to_string())]),
+            settled: true,
+        };
+        self.output.told.push(Told { event: Box::new(event), feeds: Vec::new() });
+    }
+
+    fn watch_ending(&mut self, key: &ContainerKey, now: Moment) {
+        let Some(entry) = self.entries.get_mut(key).filter(|e| !e.ending && e.subject.sealed_ns.is_none()) else { return };
+        let linger = match (entry.subject.destroyed_ns(), entry.subject.gone_ns) {
+            (Some(_), _) => LINGER,
+            (None, Some(_)) => LINGER_GONE,
+            (None, None) => return,
+        };
+        entry.ending = true;
+        self.ending.push_back((now.at + linger, key.clone()));
+    }
+
+    /// Forgets the evidence of containers that ended a while ago. Called now and then.
+    pub(super) fn sweep(&mut self, now: Moment) {
+        let (due, later): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.ending).into_iter().partition(|(at, _)| *at <= now.at);
+        self.ending = later;
+        for (_, key) in due {
+            let Some(entry) = self.entries.get_mut(&key) else { continue };
+            entry.ending = false;
+            let Some(past) = entry.subject.destroyed_ns().or(entry.subject.gone_ns).filter(|_| entry.held.is_empty()) else { continue };
+            // Its last intervals are in the store: whoever sweeps has committed before.
+            entry.subject.seal(past);
+            entry.bucket = None;
+            self.output.dirty.insert(key.clone());
+            self.sealed.push_back(key);
+        }
+        while self.sealed.len() > MOST_SEALED
+            && let Some(key) = self.sealed.pop_front()
+        {
+            self.entries.remove(&key);
+            self.output.dirty.remove(&key);
+            self.output.forgotten.push(key);
+        }
+        for entry in self.entries.values_mut() {
+            if entry.bucket.is_some_and(|b| b.window_ends().is_none()) && entry.held.is_empty() {
+                entry.bucket = entry.bucket.filter(|b| !b.is_full(now.at));
+            }
+        }
+    }
+
+    /// The containers of an endpoint's namespace that live as far as is known.
+    pub(super) fn alive(&self, endpoint: &str, namespace: &str) -> Vec<ContainerKey> {
+        let is_alive = |s: &Subject| s.sealed_ns.is_none() && s.gone_ns.is_none() && s.destroyed_ns().is_none();
+        let mut keys: Vec<_> = self
+            .entries
+            .iter()
+            .filter(|(key, e)| *key.endpoint == *endpoint && *key.runtime_namespace == *namespace && is_alive(&e.subject))
+            .map(|(key, _)| key.clone())
+            .collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    pub(super) fn note_vanished(&mut self, key: ContainerKey, at_ns: Nanos) {
+        self.output.vanished.push((key, at_ns));
+    }
+
+    /// Whether an event row was told, or waits to be, for the container.
+    pub(super) fn is_known(&self, key: &ContainerKey) -> bool {
+        self.entries.get(key).is_some_and(|e| {
+            !e.held.is_empty()
+                || e.subject.existing_ns.is_some()
+                || e.subject.floor_ns.is_some()
+                || e.subject.sightings.iter().any(|s| s.told)
+        })
+    }
+
+    pub(super) fn subject_or_new(&mut self, key: &ContainerKey) -> &mut Subject {
+        &mut self.entry(key).subject
+    }
+
+    /// The rows that wait for one container.
+    pub(super) fn held_mut(&mut self, key: &ContainerKey) -> &mut Vec<Held> {
+        &mut self.entry(key).held
+    }
+}
+
+/// Where an event that was just seen stands.
+enum Found {
+    New,
+    Held(usize),
+    Told,
+}
+
+impl Entry {
+    fn find(&self, mark: &Mark) -> Found {
+        let kin = self.subject.course().kin(mark);
+        if kin.iter().any(|s| s.told) {
+            return Found::Told;
+        }
+        self.held.iter().position(|h| h.mark == *mark || kin.iter().any(|s| s.mark == h.mark)).map_or(Found::New, Found::Held)
+    }
+}
+
+/// See [`Subject`]: what containerd says of the containers that Docker makes in it for each start.
+pub(super) fn is_dockers_means(key: &ContainerKey, witness: Witness) -> bool {
+    witness == Witness::Containerd && *key.runtime_namespace == *"moby"
+}
+
+/// What is known when a container is looked at, for the directory.
+pub(super) fn now_known(subject: &Subject) -> Details {
+    let mark = Mark { time_ns: Nanos::MAX, action: Action::Update, witness: Witness::Reconcile, via: Via::Inspect, exec_id: None };
+    subject.course().details_at(&mark)
+}

@@ -1,0 +1,324 @@
+//! The evidence of one container: what was seen, by whom, when. Kept as a set, so that the order in which it came
+//! does not matter; what follows from it is worked out in [`super::course`].
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::facts;
+use crate::{
+    container::{Action, ContainerEvent, ContainerKey, Details, Run, Witness},
+    time::Nanos,
+};
+
+/// Two witnesses that tell the same thing tell it within this time of each other.
+pub(super) const TOLERANCE: Nanos = 2_000_000_000;
+/// Sightings of what changes no state (exec, kill, health, …) that are remembered to recognise a replay.
+const MOST_NOISE: usize = 128;
+/// Sightings that intervals are worked out from; past these the older ones are final.
+const MOST_SIGHTINGS: usize = 192;
+const MOST_HINTS: usize = 64;
+
+/// How a witness knows. Two times of one witness are two events only if they came the same way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) enum Via {
+    /// It said so when it happened, or in a replay of that.
+    #[serde(rename = "s")]
+    Stream,
+    /// It was asked about the container (StartedAt, FinishedAt, …).
+    #[serde(rename = "i")]
+    Inspect,
+    /// It was found when everything was listed after a gap.
+    #[serde(rename = "l")]
+    Listed,
+}
+
+/// What makes two sightings the same one: whoever repeats himself adds nothing.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Mark {
+    #[serde(rename = "t")]
+    pub(super) time_ns: Nanos,
+    #[serde(rename = "a")]
+    pub(super) action: Action,
+    #[serde(rename = "w")]
+    pub(super) witness: Witness,
+    #[serde(rename = "v")]
+    pub(super) via: Via,
+    #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
+    pub(super) exec_id: Option<String>,
+}
+
+impl Mark {
+    pub(super) fn of(event: &ContainerEvent) -> Self {
+        let exec_id = if is_exec(event.action) { event.exec_id.clone() } else { None };
+        Self { time_ns: event.time_ns, action: event.action, witness: event.source, via: Via::Stream, exec_id }
+    }
+
+    /// Whoever speaks through the same channel of two times speaks of two events.
+    pub(super) const fn channel(&self) -> (Witness, Via) {
+        (self.witness, self.via)
+    }
+}
+
+/// One sighting, with what it said of the run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Sighting {
+    #[serde(flatten)]
+    pub(super) mark: Mark,
+    #[serde(rename = "r", default, skip_serializing_if = "is_nothing")]
+    pub(super) run: Run,
+    /// An event row was released for it.
+    #[serde(rename = "e", default, skip_serializing_if = "is_false")]
+    pub(super) told: bool,
+}
+
+/// Facts of a run that say not when it began: found by pid, else by time, else the newest run's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct HintKey {
+    pub(super) witness: Witness,
+    pub(super) pid: Option<i64>,
+    pub(super) at: Option<Nanos>,
+}
+
+/// All evidence of one container, from its creation to its removal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Subject {
+    pub(super) key: ContainerKey,
+    /// Sorted by mark, each once.
+    pub(super) sightings: Vec<Sighting>,
+    /// Sorted by key, each once.
+    pub(super) hints: Vec<(HintKey, Run)>,
+    /// What each witness knows of the container itself; the order of witnesses is their precedence.
+    pub(super) facts: BTreeMap<Witness, Details>,
+    /// The newest rename: it wins over all other names.
+    renamed: Option<(Nanos, String)>,
+    /// When it was told as `existing`: what happened before was before the first look.
+    pub(super) existing_ns: Option<Nanos>,
+    /// When a list of all containers no longer had it.
+    pub(super) gone_ns: Option<Nanos>,
+    /// What was before this is final: its evidence is forgotten, more of it is ignored.
+    pub(super) floor_ns: Option<Nanos>,
+    noise_floor_ns: Option<Nanos>,
+    /// Removed, and all of its evidence forgotten: only remembered so that a replay is not taken for a new container.
+    pub(super) sealed_ns: Option<Nanos>,
+    /// Starts of the intervals that are in the store, with a digest of their content.
+    pub(super) written: Vec<(Nanos, u64)>,
+}
+
+impl Subject {
+    pub(super) fn new(key: ContainerKey) -> Self {
+        Self { key, ..Self::default() }
+    }
+
+    /// What it was before is over: keeps what recognises the past as past.
+    pub(super) fn reborn(&self, past_ns: Nanos) -> Self {
+        Self { key: self.key.clone(), floor_ns: Some(past_ns), noise_floor_ns: Some(past_ns), ..Self::default() }
+    }
+
+    /// Takes the evidence of an event. `None`: it is too old to change anything, or not about the container itself.
+    pub(super) fn see(&mut self, event: &ContainerEvent) -> Option<Mark> {
+        let mark = Mark::of(event);
+        if self.is_past(mark.time_ns, mark.action) {
+            return None;
+        }
+        self.learn_container(mark.witness, &event.details);
+        if event.action == Action::Rename
+            && let Some(name) = &event.details.name
+        {
+            let newer = (event.time_ns, name.clone());
+            self.renamed = self.renamed.take().max(Some(newer));
+        }
+        if self.is_dockers_means(mark.witness) && matches!(mark.action, Action::Create | Action::Destroy) {
+            return None;
+        }
+        let run = &event.details.run;
+        match mark.action {
+            Action::Start => {
+                self.insert(mark.clone(), beginning(run));
+                self.learn_run(mark.witness, Via::Inspect, run, None);
+            }
+            Action::Die => {
+                self.insert(mark.clone(), ending(run, mark.time_ns));
+                self.learn_run(mark.witness, Via::Inspect, run, None);
+            }
+            // Their process is not the container's.
+            action if is_exec(action) => self.insert(mark.clone(), Run::default()),
+            _ => {
+                self.insert(mark.clone(), Run::default());
+                self.learn_run(mark.witness, Via::Inspect, run, Some(mark.time_ns));
+            }
+        }
+        self.bound();
+        Some(mark)
+    }
+
+    /// Takes what a witness knows when asked.
+    pub(super) fn learn(&mut self, witness: Witness, via: Via, details: &Details) {
+        if self.sealed_ns.is_some() {
+            return;
+        }
+        self.learn_container(witness, details);
+        if let Some(time_ns) = details.created_ns.filter(|t| *t > 0 && !self.is_dockers_means(witness)) {
+            self.witness_time(Mark { time_ns, action: Action::Create, witness, via, exec_id: None }, Run::default());
+        }
+        self.learn_run(witness, via, &details.run, None);
+        self.bound();
+    }
+
+    /// Docker makes a new containerd container for each start: neither its creation nor its removal is the container's.
+    fn is_dockers_means(&self, witness: Witness) -> bool {
+        witness == Witness::Containerd && *self.key.runtime_namespace == *"moby"
+    }
+
+    fn learn_container(&mut self, witness: Witness, details: &Details) {
+        let mut details = Details { run: Run::default(), ..details.clone() };
+        details.created_ns = details.created_ns.filter(|t| *t > 0 && !self.is_dockers_means(witness));
+        facts::unite(self.facts.entry(witness).or_default(), &details);
+    }
+
+    /// `at`: when this was so, where the run does not say when it began.
+    fn learn_run(&mut self, witness: Witness, via: Via, run: &Run, at: Option<Nanos>) {
+        let started = run.started_ns.filter(|t| *t > 0);
+        let finished = run.finished_ns.filter(|t| *t > 0);
+        if let Some(time_ns) = started {
+            self.witness_time(Mark { time_ns, action: Action::Start, witness, via, exec_id: None }, beginning(run));
+        }
+        if let Some(time_ns) = finished {
+            // While a later run goes on, runtimes still tell when the one before it ended, but no longer how.
+            let is_of_this_run = started.is_none_or(|s| s <= time_ns);
+            let end = if is_of_this_run { run.clone() } else { Run::default() };
+            self.witness_time(Mark { time_ns, action: Action::Die, witness, via, exec_id: None }, end);
+        }
+        if started.is_none() && finished.is_none() && !is_nothing(run) {
+            let key = HintKey { witness, pid: run.pid, at: at.filter(|_| run.pid.is_none()) };
+            match self.hints.binary_search_by(|(k, _)| k.cmp(&key)) {
+                Ok(i) => facts::unite_run(&mut self.hints[i].1, run),
+                Err(i) => self.hints.insert(i, (key, run.clone())),
+            }
+        }
+    }
+
+    fn witness_time(&mut self, mark: Mark, run: Run) {
+        if !self.is_past(mark.time_ns, mark.action) {
+            self.insert(mark, run);
+        }
+    }
+
+    /// Adds a sighting that only intervals are worked out from, such as a state found in a list.
+    pub(super) fn insert(&mut self, mark: Mark, run: Run) {
+        match self.sightings.binary_search_by(|s| s.mark.cmp(&mark)) {
+            Ok(i) => facts::unite_run(&mut self.sightings[i].run, &run),
+            Err(i) => self.sightings.insert(i, Sighting { mark, run, told: false }),
+        }
+    }
+
+    fn is_past(&self, time_ns: Nanos, action: Action) -> bool {
+        let floor = if is_noise(action) { self.noise_floor_ns } else { self.floor_ns };
+        // Creation lies before all that was forgotten of a container that lives.
+        let is_kept = action == Action::Create && self.sightings.iter().any(|s| s.mark.action == Action::Create);
+        self.sealed_ns.is_some() || (!is_kept && floor.is_some_and(|f| time_ns < f))
+    }
+
+    /// Remembers that an event row was released for the sighting.
+    pub(super) fn tell(&mut self, mark: &Mark) {
+        if let Ok(i) = self.sightings.binary_search_by(|s| s.mark.cmp(mark)) {
+            self.sightings[i].told = true;
+        }
+    }
+
+    /// Facts of the container itself, from all witnesses.
+    pub(super) fn container(&self) -> Details {
+        let mut known = facts::merged(&self.facts);
+        if let Some((_, name)) = &self.renamed {
+            known.name = Some(name.clone());
+        }
+        known
+    }
+
+    /// When it was removed, where anybody said so.
+    pub(super) fn destroyed_ns(&self) -> Option<Nanos> {
+        let removals = self.sightings.iter().filter(|s| s.mark.action == Action::Destroy);
+        self.sealed_ns.or(removals.min_by_key(|s| s.mark.channel()).map(|s| s.mark.time_ns))
+    }
+
+    /// The newest time at which anything was seen of it.
+    pub(super) fn last_seen_ns(&self) -> Option<Nanos> {
+        self.sightings.last().map(|s| s.mark.time_ns)
+    }
+
+    /// Forgets everything but that it was.
+    pub(super) fn seal(&mut self, past_ns: Nanos) {
+        *self = Self { key: self.key.clone(), sealed_ns: Some(past_ns), ..Self::default() };
+    }
+
+    /// Forgets the oldest evidence of a container that has too much of it.
+    fn bound(&mut self) {
+        let noise = self.sightings.iter().filter(|s| is_noise(s.mark.action)).count();
+        if noise > MOST_NOISE {
+            let mut excess = noise - MOST_NOISE / 2;
+            let floor = &mut self.noise_floor_ns;
+            self.sightings.retain(|s| {
+                let drop = excess > 0 && is_noise(s.mark.action);
+                if drop {
+                    excess -= 1;
+                    *floor = (*floor).max(Some(s.mark.time_ns + 1));
+                }
+                !drop
+            });
+        }
+        if self.sightings.len() - noise.min(self.sightings.len()) > MOST_SIGHTINGS {
+            self.finalise();
+        }
+        if self.hints.len() > MOST_HINTS {
+            self.hints.drain(..self.hints.len() - MOST_HINTS / 2);
+        }
+    }
+
+    /// Makes the older half of the intervals final.
+    fn finalise(&mut self) {
+        let spans = self.intervals();
+        let Some(floor) = spans.get(spans.len() / 2).map(|s| s.from_ns) else { return };
+        let first_run = self.course().first_mark_of_run_at(floor);
+        self.sightings.retain(|s| match s.mark.action {
+            Action::Create | Action::Destroy => true,
+            Action::Start | Action::Die => s.mark.time_ns >= first_run,
+            Action::Pause | Action::Unpause | Action::Oom => s.mark.time_ns >= floor,
+            _ => true,
+        });
+        self.hints.retain(|(key, _)| key.at.is_none_or(|at| at >= first_run));
+        self.floor_ns = self.floor_ns.max(Some(floor));
+        self.written.retain(|(from, _)| *from >= floor);
+    }
+}
+
+/// What a start may say of its run: how it ended is not among it.
+fn beginning(run: &Run) -> Run {
+    Run { finished_ns: None, exit_code: None, signal: None, oom_killed: None, ..run.clone() }
+}
+
+/// What a die may say of its run: asked a moment late, a runtime tells of the next run already.
+fn ending(run: &Run, died_ns: Nanos) -> Run {
+    if run.started_ns.is_none_or(|started| started <= died_ns) {
+        return run.clone();
+    }
+    Run { exit_code: run.exit_code, signal: run.signal, oom_killed: run.oom_killed, ..Run::default() }
+}
+
+pub(super) const fn is_exec(action: Action) -> bool {
+    matches!(action, Action::ExecCreate | Action::ExecStart | Action::ExecDie)
+}
+
+/// Whether an action leaves the states of the container as they are.
+pub(super) const fn is_noise(action: Action) -> bool {
+    !matches!(action, Action::Create | Action::Start | Action::Pause | Action::Unpause | Action::Oom | Action::Die | Action::Destroy)
+}
+
+fn is_nothing(run: &Run) -> bool {
+    *run == Run::default()
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+const fn is_false(told: &bool) -> bool {
+    !*told
+}
