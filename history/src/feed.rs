@@ -5,7 +5,13 @@ use std::sync::{
     atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
 };
 
-use crate::time::{Nanos, now};
+use crate::{
+    sink::Bell,
+    time::{Nanos, now},
+};
+
+/// Most gaps that wait to be written.
+const MOST_GAPS: usize = 256;
 
 /// `recorder_sources.state`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,6 +70,8 @@ struct Inner {
     restarts: AtomicU64,
     lag_ms: AtomicI64,
     last_event_ns: AtomicI64,
+    /// Rung when something changed that readers should see.
+    bell: Option<Bell>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -99,6 +107,11 @@ pub struct FeedStatus {
 impl Feed {
     /// A feed that waits; `source` is a name from `recorder_sources`, `endpoint` a URL, an interface or empty.
     pub fn new(source: &'static str, endpoint: impl Into<Arc<str>>) -> Self {
+        Self::with_bell(source, endpoint, None)
+    }
+
+    /// The same, with the bell of the recorder that writes its status.
+    pub(crate) fn with_bell(source: &'static str, endpoint: impl Into<Arc<str>>, bell: Option<Bell>) -> Self {
         let health = Health { since_ns: now(), ..Health::default() };
         Self(Arc::new(Inner {
             source,
@@ -112,7 +125,14 @@ impl Feed {
             restarts: AtomicU64::new(0),
             lag_ms: AtomicI64::new(0),
             last_event_ns: AtomicI64::new(0),
+            bell,
         }))
+    }
+
+    fn ring(&self) {
+        if let Some(bell) = &self.0.bell {
+            bell.ring();
+        }
     }
 
     pub fn source(&self) -> &'static str {
@@ -163,18 +183,21 @@ impl Feed {
             health.last_error = error;
         }
         health.hint = hint;
+        drop(health);
+        self.ring();
     }
 
     /// Counts one thing of the stream that could not be used, and keeps why.
     pub fn reject(&self, why: impl Into<String>) {
         self.0.received.fetch_add(1, Relaxed);
         self.0.rejected.fetch_add(1, Relaxed);
-        self.health().last_error = why.into();
+        self.complain(why);
     }
 
     /// Notes an error that did not change the state.
     pub fn complain(&self, why: impl Into<String>) {
         self.health().last_error = why.into();
+        self.ring();
     }
 
     /// Reports a blind period; the recorder writes it. `source` and `endpoint` are this feed's.
@@ -188,7 +211,14 @@ impl Feed {
             recovered,
             detail: detail.into(),
         };
-        self.health().gaps.push(gap);
+        let mut health = self.health();
+        // A recorder that cannot write for long keeps the newest.
+        if health.gaps.len() >= MOST_GAPS {
+            health.gaps.remove(0);
+        }
+        health.gaps.push(gap);
+        drop(health);
+        self.ring();
     }
 
     /// Gaps reported since the last call.

@@ -140,7 +140,7 @@ impl Scan<'_> {
     /// The password of a URL whose `://` begins there.
     fn userinfo_after(&self, at: usize) -> Option<Range<usize>> {
         let authority = at + 3;
-        if !self.text.as_bytes().get(at..authority).is_some_and(|sign| sign == b"://") {
+        if self.text.as_bytes().get(at..authority) != Some(b"://") {
             return None;
         }
         let end = self.skip(authority, |b| !b.is_ascii_whitespace() && !matches!(b, b'/' | b'?' | b'#' | b'"' | b'\'' | b'<' | b'>'));

@@ -12,6 +12,11 @@ use crate::feed::Feed;
 pub trait Pushed: Send + 'static {
     /// Whose share of the ring it takes, e.g. a hash of the container id: no key may fill the ring alone.
     fn share(&self) -> u64;
+
+    /// Whether it is an event, and so part of `received`. The rest supports events, and is counted only when it is lost.
+    fn is_event(&self) -> bool {
+        true
+    }
 }
 
 /// Where a stream can be resumed, once the item that carries it is stored.
@@ -49,8 +54,8 @@ impl Bell {
         }
     }
 
-    /// Waits until the bell rings or the deadline passes; `None` waits for ever.
-    pub fn wait(&self, deadline: Option<Instant>) {
+    /// Waits until the bell rings (true) or the deadline passes; `None` waits for ever.
+    pub fn wait(&self, deadline: Option<Instant>) -> bool {
         let mut rung = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
         while !*rung {
             rung = match deadline {
@@ -64,7 +69,7 @@ impl Bell {
                 }
             };
         }
-        *rung = false;
+        std::mem::take(&mut *rung)
     }
 }
 
@@ -102,13 +107,19 @@ impl<T: Pushed> Sink<T> {
     }
 
     fn push_received(&self, received: Received<T>) {
-        received.feed.count_received();
+        let is_event = received.item.is_event();
+        if is_event {
+            received.feed.count_received();
+        }
         let key = received.item.share();
         {
             let mut queue = self.lock();
             let held = queue.shares.entry(key).or_insert(0);
             if *held >= self.0.share {
                 drop(queue);
+                if !is_event {
+                    received.feed.count_received();
+                }
                 received.feed.count_rejected();
                 return;
             }
@@ -117,6 +128,9 @@ impl<T: Pushed> Sink<T> {
                 && let Some(oldest) = queue.items.pop_front()
             {
                 queue.release(oldest.item.share());
+                if !oldest.item.is_event() {
+                    oldest.feed.count_received();
+                }
                 oldest.feed.count_evicted();
             }
             queue.items.push_back(received);
@@ -160,6 +174,10 @@ impl Pushed for crate::container::Report {
             Report::Snapshot(snapshot) => hash(&(&snapshot.endpoint, &snapshot.runtime_namespace)),
         }
     }
+
+    fn is_event(&self) -> bool {
+        matches!(self, Self::Event(_))
+    }
 }
 
 impl Pushed for crate::image::ImageEvent {
@@ -173,4 +191,69 @@ fn hash(value: &impl std::hash::Hash) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Item {
+        key: u64,
+        number: u64,
+    }
+
+    impl Pushed for Item {
+        fn share(&self) -> u64 {
+            self.key
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn keeps_the_newest_and_counts_the_rest(capacity in 1usize..64, keys in prop::collection::vec(0u64..200, 0..512)) {
+            let (sink, feed) = (Sink::new(capacity, Bell::default()), Feed::new("docker", ""));
+            for (number, key) in (0..).zip(&keys) {
+                sink.push(&feed, Item { key: *key, number });
+            }
+            let kept = sink.drain(usize::MAX);
+            let status = feed.status();
+            prop_assert_eq!(status.received, keys.len() as u64);
+            prop_assert_eq!(status.received, kept.len() as u64 + status.evicted + status.rejected);
+            prop_assert!(kept.len() <= capacity);
+            prop_assert!(kept.windows(2).all(|pair| pair[0].item.number < pair[1].item.number), "in order");
+            let share = (capacity / 8).max(1);
+            for key in &keys {
+                prop_assert!(kept.iter().filter(|r| r.item.key == *key).count() <= share);
+            }
+            prop_assert!(sink.lock().shares.is_empty(), "what was drained gave its share back");
+        }
+    }
+
+    #[test]
+    fn a_storm_of_one_key_evicts_nobody_else() {
+        let (sink, quiet, noisy) = (Sink::new(64, Bell::default()), Feed::new("docker", "quiet"), Feed::new("docker", "noisy"));
+        sink.push(&quiet, Item { key: 1, number: 0 });
+        for number in 0..10_000 {
+            sink.push(&noisy, Item { key: 2, number });
+        }
+        assert_eq!((quiet.status().evicted, noisy.status().rejected), (0, 10_000 - 8));
+        assert_eq!(sink.drain(1)[0].item.key, 1);
+    }
+
+    #[test]
+    fn the_bell_wakes_who_waits_and_who_comes_later() {
+        let bell = Bell::default();
+        bell.ring();
+        assert!(bell.wait(None));
+        let begun = Instant::now();
+        assert!(!bell.wait(Some(begun + std::time::Duration::from_millis(1))));
+        assert!(begun.elapsed() >= std::time::Duration::from_millis(1));
+        let (waiter, ringer) = (bell.clone(), bell);
+        let thread = std::thread::spawn(move || waiter.wait(None));
+        ringer.ring();
+        assert!(thread.join().unwrap());
+    }
 }

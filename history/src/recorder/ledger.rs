@@ -157,7 +157,7 @@ impl Ledger {
         let Some(past) = entry.subject.destroyed_ns().filter(|past| begins_ns.is_some_and(|begins| begins > *past)) else { return };
         self.release(key, now, true);
         let Some(entry) = self.entries.get_mut(key) else { return };
-        let former = std::mem::replace(&mut entry.subject, Subject::default());
+        let former = std::mem::take(&mut entry.subject);
         entry.subject = former.reborn(past);
         entry.ending = false;
         self.sealed.retain(|k| k != key);
@@ -304,6 +304,12 @@ impl Ledger {
                 entry.bucket = entry.bucket.filter(|b| !b.is_full(now.at));
             }
         }
+    }
+
+    /// Forgets what is in the store, because the store was lost; returns all keys.
+    pub(super) fn forget_written(&mut self) -> Vec<ContainerKey> {
+        self.entries.values_mut().for_each(|e| e.subject.written.clear());
+        self.entries.keys().cloned().collect()
     }
 
     /// The containers of an endpoint's namespace that live as far as is known.

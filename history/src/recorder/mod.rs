@@ -1,9 +1,13 @@
 //! The recorder: drains the rings, gives events their identity, writes the store. One thread, one writer per host.
 
+mod batch;
 mod clean;
 mod course;
+mod directory;
 mod facts;
+mod gaps;
 mod hold;
+mod images;
 mod ledger;
 mod lock;
 mod recover;
@@ -11,19 +15,31 @@ mod storm;
 mod subject;
 #[cfg(test)]
 mod tests;
+mod worker;
 
-use std::path::PathBuf;
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt, io,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+};
 
 use crate::{
     container::{ContainerEvent, ContainerState, Report},
     feed::Feed,
     image::ImageEvent,
     redact::Redaction,
-    sink::Sink,
-    store::StoreError,
+    sink::{Bell, Cursor, Sink},
+    store::{Reader, StoreError, StoreOptions, Writer},
     table::{EventTable, HistoryTable},
+    time::{Nanos, now},
 };
 
+pub use directory::Directory;
 pub use lock::{Holder, Lock, LockError, Role, holder};
 
 /// The declarations that the recorder writes by.
@@ -34,14 +50,27 @@ pub struct Declarations {
     pub image_events: &'static EventTable<ImageEvent>,
 }
 
+impl fmt::Debug for Declarations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = [self.container_events.name, self.container_history.name, self.image_events.name];
+        f.debug_tuple("Declarations").field(&names).finish()
+    }
+}
+
 /// How to record.
 #[derive(Clone, Debug)]
 pub struct RecorderOptions {
     pub state_dir: PathBuf,
+    /// How much is kept.
+    pub store: StoreOptions,
     pub redaction: Redaction,
-    /// `version`, `config_path`, … for `recorder_info`.
+    /// `version`, `config_path`, … for `recorder_info`; `pid` and `started_ns` are added.
     pub notes: Vec<(String, String)>,
 }
+
+/// Items that the rings between sources and the recorder hold.
+const CONTAINER_RING: usize = 8192;
+const IMAGE_RING: usize = 1024;
 
 /// Where sources push. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -55,27 +84,73 @@ pub struct Sinks {
 pub enum RecorderError {
     #[error("cannot record")]
     Store(#[from] StoreError),
+    #[error("cannot start the recorder's thread")]
+    Thread(#[source] io::Error),
+    #[error("what was recorded last could not be stored: {0}")]
+    Unwritten(String),
+    #[error("the recorder's thread panicked")]
+    Panicked,
 }
 
 /// A recorder at work on its own thread.
 #[derive(Debug)]
 pub struct Recorder {
     handle: Handle,
+    thread: thread::JoinHandle<Result<(), RecorderError>>,
 }
 
 /// What sources need of the recorder. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Handle {
     sinks: Sinks,
+    shared: Arc<Shared>,
+}
+
+/// What the recorder's thread shares with its handles.
+#[derive(Debug, Default)]
+struct Shared {
+    bell: Bell,
+    stop: AtomicBool,
+    feeds: Mutex<Vec<Feed>>,
+    /// Cursors that were stored since the start.
+    cursors: Mutex<HashMap<String, Cursor>>,
+    directory: Directory,
+    blind_since: Option<Nanos>,
+    /// `None`: there is no recorder behind.
+    state_dir: Option<PathBuf>,
+}
+
+impl Shared {
+    fn feeds(&self) -> Vec<Feed> {
+        self.feeds.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn store_cursors(&self, cursors: BTreeMap<String, Cursor>) {
+        self.cursors.lock().unwrap_or_else(PoisonError::into_inner).extend(cursors);
+    }
 }
 
 impl Recorder {
     /// Opens the store and begins to record. The caller holds the state directory's lock.
+    ///
+    /// # Errors
+    /// When the store cannot be opened at all; one that fails later is tried again, and said in `recorder_sources`.
     pub fn start(declarations: Declarations, options: RecorderOptions) -> Result<Self, RecorderError> {
-        let _ = (declarations, options);
-        let bell = crate::sink::Bell::default();
-        let sinks = Sinks { containers: Sink::new(8192, bell.clone()), images: Sink::new(1024, bell) };
-        Ok(Self { handle: Handle { sinks } })
+        let RecorderOptions { state_dir: dir, store, redaction, mut notes } = options;
+        let opened = Writer::open(&dir, &store)?;
+        if let Some(place) = &opened.set_aside {
+            tracing::error!(set_aside = %place.display(), "the store was damaged: a new one is begun");
+        }
+        notes.push(("pid".into(), std::process::id().to_string()));
+        notes.push(("started_ns".into(), now().to_string()));
+        let blind_since = opened.last_alive;
+        let shared = Arc::new(Shared { blind_since, state_dir: Some(dir.clone()), ..Shared::default() });
+        let bell = shared.bell.clone();
+        let sinks = Sinks { containers: Sink::new(CONTAINER_RING, bell.clone()), images: Sink::new(IMAGE_RING, bell) };
+        let beginning = worker::Beginning { dir, store, declarations, redaction, notes, writer: opened.writer, blind_since };
+        let worker = worker::Worker::begin(beginning, shared.clone(), sinks.clone())?;
+        let thread = thread::Builder::new().name("recorder".into()).spawn(move || worker.run()).map_err(RecorderError::Thread)?;
+        Ok(Self { handle: Handle { sinks, shared }, thread })
     }
 
     pub fn handle(&self) -> Handle {
@@ -83,35 +158,63 @@ impl Recorder {
     }
 
     /// Writes what waits, and stops.
+    ///
+    /// # Errors
+    /// When the store did not take it.
     pub fn stop(self) -> Result<(), RecorderError> {
-        Ok(())
+        self.handle.shared.stop.store(true, Relaxed);
+        self.handle.shared.bell.ring();
+        self.thread.join().unwrap_or(Err(RecorderError::Panicked))
     }
 }
 
 impl Handle {
     /// A handle without a recorder behind it, whose sinks the caller drains: to watch what a source pushes.
     pub fn detached(sinks: Sinks) -> Self {
-        Self { sinks }
+        Self { sinks, shared: Arc::default() }
     }
 
     pub fn sinks(&self) -> &Sinks {
         &self.sinks
     }
 
-    /// Makes a feed whose status the recorder writes to `recorder_sources` and whose gaps to `recorder_gaps`.
+    /// Makes a feed whose status the recorder writes to `recorder_sources` and whose gaps to `recorder_gaps`; the same one for the same
+    /// source and endpoint.
     pub fn feed(&self, source: &'static str, endpoint: &str) -> Feed {
-        Feed::new(source, endpoint)
+        let mut feeds = self.shared.feeds.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(feed) = feeds.iter().find(|f| f.source() == source && **f.endpoint() == *endpoint) {
+            return feed.clone();
+        }
+        let feed = Feed::with_bell(source, endpoint, Some(self.shared.bell.clone()));
+        feeds.push(feed.clone());
+        drop(feeds);
+        self.shared.bell.ring();
+        feed
     }
 
-    /// Where a feed's stream resumes, as stored by an earlier recorder; `None` at its very first look.
+    /// Where a feed's stream resumes, as stored last; `None` at its very first look.
     pub fn cursor(&self, feed: &Feed) -> Option<String> {
-        let _ = feed;
-        None
+        let stream = feed.stream();
+        let stored = self.shared.cursors.lock().unwrap_or_else(PoisonError::into_inner).get(&stream).cloned();
+        if stored.is_some() {
+            return stored;
+        }
+        let dir = self.shared.state_dir.as_ref()?;
+        let read = Reader::open(dir).and_then(|reader| reader.cursor(&stream));
+        read.unwrap_or_else(|error| {
+            feed.complain(format!("cannot read where the stream resumes: {}", crate::error::chain(&error)));
+            None
+        })
     }
 
     /// When the recorder before this one was last known alive; `None` if this is the first. The recorder itself writes
     /// the gap `recorder_down`; sources use it to mark what they recover.
-    pub fn blind_since(&self) -> Option<crate::Nanos> {
-        None
+    pub fn blind_since(&self) -> Option<Nanos> {
+        self.shared.blind_since
+    }
+
+    /// Which container a cgroup, a network namespace or an id belongs to.
+    pub fn directory(&self) -> &Directory {
+        &self.shared.directory
     }
 }

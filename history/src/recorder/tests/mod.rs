@@ -14,6 +14,7 @@ use super::{
     course::Span,
     hold::Told,
     ledger::{Ledger, Moment},
+    subject::Subject,
 };
 use crate::{
     container::{Action, ContainerEvent, ContainerKey, Details, Report, Run, Snapshot, State, Witness},
@@ -149,7 +150,7 @@ impl Bench {
     }
 
     pub(super) fn spans(&self, key: &ContainerKey) -> Vec<Span> {
-        self.ledger.subject(key).map(|s| s.intervals()).unwrap_or_default()
+        self.ledger.subject(key).map(Subject::intervals).unwrap_or_default()
     }
 
     /// State, from, to and reason of each interval.

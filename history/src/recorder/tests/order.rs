@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::{super::subject::Subject, super::subject::Via, *};
+use super::{super::subject::Via, *};
 
 /// What one witness reports of a container.
 #[derive(Clone, Debug)]

@@ -1,0 +1,298 @@
+//! What waits to be written, and the transaction that writes it. A batch survives a store that fails: it is kept, bounded, and tried again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+use super::{Declarations, course::Span, ledger::Ledger, subject::Subject};
+use crate::{
+    container::{ContainerEvent, ContainerKey, ContainerState},
+    feed::{Feed, FeedStatus, Gap},
+    image::ImageEvent,
+    sink::Cursor,
+    store::{EventLog, Interval, IntervalLog, RowBuf, StoreError, Transaction, Writer},
+    time::{Nanos, now},
+};
+
+/// Rows that are kept while the store fails; of more, the oldest are evicted.
+const MOST_ROWS: usize = 16_384;
+/// Where the images that were told are kept among the subjects; no container's key looks like it.
+pub(super) const IMAGES: &str = "images";
+
+/// Where the rows go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Logs {
+    containers: EventLog,
+    history: IntervalLog,
+    images: EventLog,
+}
+
+impl Logs {
+    pub(super) fn open(writer: &mut Writer, declarations: &Declarations) -> Result<Self, StoreError> {
+        Ok(Self {
+            containers: writer.events(&declarations.container_events.schema())?,
+            history: writer.history(&declarations.container_history.schema())?,
+            images: writer.events(&declarations.image_events.schema())?,
+        })
+    }
+}
+
+#[derive(Debug)]
+enum Table {
+    Containers,
+    Images,
+}
+
+/// An encoded row.
+#[derive(Debug)]
+struct Row {
+    table: Table,
+    time_ns: Nanos,
+    bytes: RowBuf,
+    /// One for each report that it stands for.
+    feeds: Vec<Feed>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    rows: VecDeque<Row>,
+    /// Reports that only added evidence: counted as stored with the subjects.
+    known: Vec<(Feed, Nanos)>,
+    dirty: BTreeSet<ContainerKey>,
+    former: Vec<Subject>,
+    forgotten: Vec<ContainerKey>,
+    cursors: BTreeMap<String, Cursor>,
+    /// The images that were told, where that changed.
+    pub(super) images_told: Option<Vec<u8>>,
+    pub(super) gaps: Vec<Gap>,
+    pub(super) sources: Option<Vec<FeedStatus>>,
+    pub(super) notes: Vec<(String, String)>,
+    /// Rows lost because the store failed for too long.
+    pub(super) evicted: u64,
+}
+
+impl Batch {
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+            && self.known.is_empty()
+            && self.dirty.is_empty()
+            && self.former.is_empty()
+            && self.forgotten.is_empty()
+            && self.cursors.is_empty()
+            && self.gaps.is_empty()
+            && self.notes.is_empty()
+            && self.images_told.is_none()
+            && self.sources.is_none()
+    }
+
+    pub(super) fn add_container_event(&mut self, declarations: &Declarations, event: &ContainerEvent, feeds: Vec<Feed>) {
+        let mut bytes = RowBuf::default();
+        bytes.encode(declarations.container_events.columns, event);
+        self.add(Row { table: Table::Containers, time_ns: event.time_ns, bytes, feeds });
+    }
+
+    pub(super) fn add_image_event(&mut self, declarations: &Declarations, event: &ImageEvent, feed: Feed) {
+        let mut bytes = RowBuf::default();
+        bytes.encode(declarations.image_events.columns, event);
+        self.add(Row { table: Table::Images, time_ns: event.time_ns, bytes, feeds: vec![feed] });
+    }
+
+    fn add(&mut self, row: Row) {
+        self.rows.push_back(row);
+        if self.rows.len() > MOST_ROWS
+            && let Some(oldest) = self.rows.pop_front()
+        {
+            self.evicted += 1;
+            oldest.feeds.iter().for_each(Feed::count_evicted);
+        }
+    }
+
+    pub(super) fn add_known(&mut self, known: impl IntoIterator<Item = (Feed, Nanos)>) {
+        self.known.extend(known);
+        // Their evidence is in the subjects, which are kept: they are as good as stored.
+        if self.known.len() > MOST_ROWS {
+            count_stored(&std::mem::take(&mut self.known));
+        }
+    }
+
+    pub(super) fn add_dirty(&mut self, keys: impl IntoIterator<Item = ContainerKey>) {
+        self.dirty.extend(keys);
+    }
+
+    pub(super) fn add_former(&mut self, former: Vec<Subject>) {
+        self.former.extend(former);
+        let excess = self.former.len().saturating_sub(MOST_ROWS);
+        self.former.drain(..excess);
+    }
+
+    pub(super) fn forget(&mut self, keys: Vec<ContainerKey>) {
+        for key in keys {
+            self.dirty.remove(&key);
+            self.forgotten.push(key);
+        }
+    }
+
+    pub(super) fn set_cursor(&mut self, stream: String, cursor: Cursor) {
+        self.cursors.insert(stream, cursor);
+    }
+
+    /// The cursors that the next commit stores.
+    pub(super) const fn cursors(&self) -> &BTreeMap<String, Cursor> {
+        &self.cursors
+    }
+
+    /// Writes everything in one transaction. On success the batch is empty; on failure all of it is still there.
+    pub(super) fn commit(
+        &mut self,
+        writer: &mut Writer,
+        logs: Logs,
+        declarations: &Declarations,
+        ledger: &mut Ledger,
+    ) -> Result<(), StoreError> {
+        // What the subjects say is in the store is undone with the transaction.
+        let mut before = Vec::new();
+        let written = self.write(writer, logs, declarations, ledger, &mut before);
+        if written.is_err() {
+            for (key, was) in before {
+                if let Some(subject) = ledger.subject_mut(&key) {
+                    subject.written = was;
+                }
+            }
+            return written;
+        }
+        let stored: Vec<_> = self.rows.drain(..).flat_map(|row| row.feeds.into_iter().map(move |feed| (feed, row.time_ns))).collect();
+        count_stored(&stored);
+        count_stored(&std::mem::take(&mut self.known));
+        *self = Self { evicted: self.evicted, ..Self::default() };
+        Ok(())
+    }
+
+    fn write(
+        &mut self,
+        writer: &mut Writer,
+        logs: Logs,
+        declarations: &Declarations,
+        ledger: &mut Ledger,
+        before: &mut Vec<(ContainerKey, Vec<(Nanos, u64)>)>,
+    ) -> Result<(), StoreError> {
+        let mut tx = writer.begin()?;
+        let mut oversized = Vec::new();
+        for (at, row) in self.rows.iter().enumerate() {
+            let log = match row.table {
+                Table::Containers => logs.containers,
+                Table::Images => logs.images,
+            };
+            match tx.append(log, row.time_ns, &row.bytes) {
+                Err(error @ StoreError::RowTooLong { .. }) => oversized.push((at, error)),
+                result => drop(result?),
+            }
+        }
+        let history = History { log: logs.history, declarations };
+        for former in &self.former {
+            history.write(&mut tx, former)?;
+        }
+        for key in &self.dirty {
+            let Some(subject) = ledger.subject_mut(key) else { continue };
+            if subject.sealed_ns.is_none() {
+                let written = history.write(&mut tx, subject)?;
+                before.push((key.clone(), std::mem::replace(&mut subject.written, written)));
+            }
+            if let Ok(bytes) = serde_json::to_vec(subject) {
+                tx.put_subject(&subject_key(key), &bytes)?;
+            }
+        }
+        for key in &self.forgotten {
+            tx.remove_subject(&subject_key(key))?;
+        }
+        if let Some(told) = &self.images_told {
+            tx.put_subject(IMAGES, told)?;
+        }
+        for (stream, cursor) in &self.cursors {
+            tx.set_cursor(stream, cursor)?;
+        }
+        for gap in &self.gaps {
+            tx.put_gap(gap)?;
+        }
+        if let Some(sources) = &self.sources {
+            tx.put_sources(sources)?;
+        }
+        for (name, value) in &self.notes {
+            tx.put_note(name, value)?;
+        }
+        tx.commit()?;
+        for (at, error) in oversized.into_iter().rev() {
+            for feed in self.rows.remove(at).map(|row| row.feeds).unwrap_or_default() {
+                feed.count_rejected();
+                feed.complain(error.to_string());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes the intervals of containers.
+#[derive(Clone, Copy)]
+struct History<'d> {
+    log: IntervalLog,
+    declarations: &'d Declarations,
+}
+
+impl History<'_> {
+    /// Brings the store from what was written to what follows from the evidence now; returns what is written then.
+    fn write(&self, tx: &mut Transaction<'_>, subject: &Subject) -> Result<Vec<(Nanos, u64)>, StoreError> {
+        let (key, spans) = (&subject.key, subject.intervals());
+        let scope = scope(key);
+        let mut written = Vec::with_capacity(spans.len());
+        for (from_ns, _) in subject.written.iter().filter(|(from, _)| spans.iter().all(|s| s.from_ns != *from)) {
+            tx.remove_interval(self.log, &key.container_id, &scope, *from_ns)?;
+        }
+        let mut row = RowBuf::default();
+        for span in spans {
+            let entry = (span.from_ns, digest(&span));
+            written.push(entry);
+            if subject.written.contains(&entry) {
+                continue;
+            }
+            let interval = Interval {
+                key: &key.container_id,
+                scope: &scope,
+                valid_from_ns: span.from_ns,
+                valid_to_ns: span.to_ns,
+                ended_reason: span.ended_reason,
+                evidence: &span.evidence,
+            };
+            let state = ContainerState { key: key.clone(), state: span.state, details: span.details };
+            row.encode(self.declarations.container_history.columns, &state);
+            match tx.put_interval(self.log, &interval, &row) {
+                Err(error @ StoreError::RowTooLong { .. }) => {
+                    tracing::warn!(container = %key.container_id, %error, "an interval is left out");
+                }
+                result => result?,
+            }
+        }
+        Ok(written)
+    }
+}
+
+fn digest(span: &Span) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (span.to_ns, span.state.as_str(), span.ended_reason, &span.evidence, &span.details).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// What tells containers of one id apart.
+fn scope(key: &ContainerKey) -> String {
+    format!("{} {}", key.endpoint, key.runtime_namespace)
+}
+
+fn subject_key(key: &ContainerKey) -> String {
+    format!("{} {} {}", key.endpoint, key.runtime_namespace, key.container_id)
+}
+
+fn count_stored(stored: &[(Feed, Nanos)]) {
+    let now_ns = now();
+    for (feed, time_ns) in stored {
+        feed.count_stored(*time_ns, (now_ns - time_ns).max(0) / 1_000_000);
+    }
+}

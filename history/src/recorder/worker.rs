@@ -1,0 +1,401 @@
+//! The recorder's thread: waits for the bell or the next deadline, takes what the rings hold, writes what follows.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use super::{
+    Declarations, RecorderError, Shared, Sinks,
+    batch::{Batch, IMAGES, Logs},
+    clean,
+    gaps::Gaps,
+    images::ImagesTold,
+    ledger::{Ledger, Moment, now_known},
+    subject::Subject,
+};
+use crate::{
+    container::ContainerKey,
+    error::chain,
+    feed::{Feed, FeedStatus, Gap},
+    redact::Redaction,
+    store::{StoreError, StoreOptions, Writer},
+    time::{Nanos, now},
+};
+
+/// Most reports that one transaction takes.
+const MOST_AT_ONCE: usize = 512;
+/// How often the recorder says that it lives, and forgets what ended.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How often the state of the sources is written while it changes.
+const STATUS: Duration = Duration::from_secs(1);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) dir: PathBuf,
+    pub(super) store: StoreOptions,
+    declarations: Declarations,
+    redaction: Redaction,
+    shared: Arc<Shared>,
+    sinks: Sinks,
+    /// Gone only while a damaged store could not be replaced.
+    writer: Option<(Writer, Logs)>,
+    failing: Option<Failing>,
+    ledger: Ledger,
+    batch: Batch,
+    gaps: Gaps,
+    images: ImagesTold,
+    statuses: Vec<FeedStatus>,
+    status_ns: Nanos,
+    status_at: Option<Instant>,
+    next_status: Instant,
+    heartbeat_at: Instant,
+    maintain_at: Instant,
+}
+
+/// A store that takes nothing at the moment.
+#[derive(Debug)]
+struct Failing {
+    since_ns: Nanos,
+    error: String,
+    pause: Duration,
+    retry_at: Instant,
+}
+
+/// What a worker begins with.
+#[derive(Debug)]
+pub(super) struct Beginning {
+    pub(super) dir: PathBuf,
+    pub(super) store: StoreOptions,
+    pub(super) declarations: Declarations,
+    pub(super) redaction: Redaction,
+    pub(super) notes: Vec<(String, String)>,
+    pub(super) writer: Writer,
+    /// Since when nobody recorded; `None`: nobody ever did.
+    pub(super) blind_since: Option<Nanos>,
+}
+
+impl Worker {
+    /// Takes up what the recorder before this one knew.
+    pub(super) fn begin(beginning: Beginning, shared: Arc<Shared>, sinks: Sinks) -> Result<Self, RecorderError> {
+        let Beginning { dir, store, declarations, redaction, notes, mut writer, blind_since } = beginning;
+        let logs = Logs::open(&mut writer, &declarations)?;
+        let (mut ledger, mut images, mut gaps) = (Ledger::default(), ImagesTold::default(), Gaps::default());
+        let moment = Moment { at: Instant::now(), wall_ns: now() };
+        for (key, bytes) in writer.subjects()? {
+            if key == IMAGES {
+                images.restore(&bytes);
+                continue;
+            }
+            match serde_json::from_slice::<Subject>(&bytes) {
+                Ok(subject) => {
+                    shared.directory.put(&subject.key, &now_known(&subject).run);
+                    ledger.restore(subject, moment);
+                }
+                Err(error) => tracing::warn!(key, %error, "what was known of a container cannot be read"),
+            }
+        }
+        // What was blind when the last recorder ended is from here on its own gap.
+        for gap in writer.open_gaps()? {
+            let to_ns = blind_since.unwrap_or(moment.wall_ns).max(gap.from_ns);
+            gaps.put(Gap { to_ns: Some(to_ns), ..gap });
+        }
+        if let Some(from_ns) = blind_since {
+            gaps.put(own_gap("recorder_down", from_ns.min(moment.wall_ns), moment.wall_ns, String::new()));
+        }
+        let mut batch = Batch::default();
+        batch.notes = notes;
+        Ok(Self {
+            dir,
+            store,
+            declarations,
+            redaction,
+            shared,
+            sinks,
+            writer: Some((writer, logs)),
+            failing: None,
+            ledger,
+            batch,
+            gaps,
+            images,
+            statuses: Vec::new(),
+            status_ns: moment.wall_ns,
+            status_at: None,
+            next_status: moment.at,
+            heartbeat_at: moment.at,
+            maintain_at: moment.at,
+        })
+    }
+
+    /// Records until it is told to stop; then writes what waits.
+    pub(super) fn run(mut self) -> Result<(), RecorderError> {
+        loop {
+            let was_rung = self.shared.bell.wait(Some(self.next_deadline()));
+            let is_last = self.shared.stop.load(Relaxed);
+            let taken = self.drain();
+            let moment = Moment { at: Instant::now(), wall_ns: now() };
+            self.ledger.settle(moment);
+            if is_last && taken < MOST_AT_ONCE {
+                return self.finish(moment);
+            }
+            self.collect();
+            if was_rung {
+                self.status_at.get_or_insert(self.next_status);
+            }
+            if self.status_at.is_some_and(|at| at <= moment.at) {
+                self.note_status(moment);
+            }
+            self.commit_if_due(moment.at);
+            self.beat(moment);
+            if taken >= MOST_AT_ONCE {
+                self.shared.bell.ring();
+            }
+        }
+    }
+
+    fn finish(mut self, moment: Moment) -> Result<(), RecorderError> {
+        self.ledger.flush(moment);
+        self.collect();
+        self.note_status(moment);
+        self.commit();
+        if let Some(failing) = self.failing {
+            return Err(RecorderError::Unwritten(failing.error));
+        }
+        if let Some((writer, _)) = &mut self.writer {
+            writer.heartbeat()?;
+        }
+        Ok(())
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let retry_at = self.failing.as_ref().map(|f| f.retry_at);
+        let others = [self.ledger.next_alarm(), self.status_at, retry_at];
+        others.into_iter().flatten().fold(self.heartbeat_at.min(self.maintain_at), Instant::min)
+    }
+
+    /// Takes what the rings hold, up to the size of a batch; returns how much of it.
+    fn drain(&mut self) -> usize {
+        let moment = Moment { at: Instant::now(), wall_ns: now() };
+        let containers = self.sinks.containers.drain(MOST_AT_ONCE);
+        let images = self.sinks.images.drain(MOST_AT_ONCE);
+        let taken = containers.len().max(images.len());
+        for mut received in containers {
+            clean::report(&mut received.item, &self.redaction);
+            let cursor = received.cursor.take().map(|cursor| (received.feed.stream(), cursor));
+            self.ledger.take(received, moment);
+            if let Some((stream, cursor)) = cursor {
+                self.batch.set_cursor(stream, cursor);
+            }
+        }
+        for mut received in images {
+            clean::image(&mut received.item);
+            if let Some(cursor) = received.cursor {
+                self.batch.set_cursor(received.feed.stream(), cursor);
+            }
+            if self.images.is_new(&received.item) {
+                self.batch.add_image_event(&self.declarations, &received.item, received.feed);
+                self.batch.images_told = Some(self.images.to_bytes());
+            } else {
+                self.batch.add_known([(received.feed, received.item.time_ns)]);
+            }
+        }
+        taken
+    }
+
+    /// Moves what the ledger gave out into the batch.
+    fn collect(&mut self) {
+        let output = self.ledger.take_output();
+        for told in output.told {
+            if told.event.recovered {
+                self.gaps.count_recovered(&told.event.key.endpoint, told.event.time_ns);
+            }
+            self.batch.add_container_event(&self.declarations, &told.event, told.feeds);
+        }
+        for (key, noticed_ns) in output.vanished {
+            self.gaps.note_vanished(&key, noticed_ns);
+        }
+        for key in &output.dirty {
+            self.note_in_directory(key);
+        }
+        output.forgotten.iter().for_each(|key| self.shared.directory.remove(key));
+        self.batch.add_known(output.known);
+        self.batch.add_dirty(output.dirty);
+        self.batch.add_former(output.former);
+        self.batch.forget(output.forgotten);
+        for feed in self.shared.feeds() {
+            feed.take_gaps().into_iter().for_each(|gap| self.gaps.put(gap));
+        }
+        self.batch.gaps = self.gaps.changed();
+    }
+
+    fn note_in_directory(&mut self, key: &ContainerKey) {
+        let Some(subject) = self.ledger.subject(key) else { return };
+        if subject.sealed_ns.is_some() {
+            self.shared.directory.remove(key);
+            return;
+        }
+        if subject.gone_ns.is_none() || subject.destroyed_ns().is_some() {
+            self.gaps.note_found(key);
+        }
+        self.shared.directory.put(key, &now_known(subject).run);
+    }
+
+    /// Puts the state of the sources into the batch, if it changed, and the gaps of rings that ran over.
+    fn note_status(&mut self, moment: Moment) {
+        self.status_at = None;
+        self.next_status = moment.at + STATUS;
+        let statuses: Vec<_> = self.shared.feeds().iter().map(Feed::status).collect();
+        for status in &statuses {
+            let before = self.statuses.iter().find(|s| (&s.source, &s.endpoint) == (&status.source, &status.endpoint));
+            let evicted = status.evicted - before.map_or(0, |s| s.evicted).min(status.evicted);
+            if evicted > 0 {
+                self.gaps.put(Gap {
+                    source: status.source.clone(),
+                    endpoint: status.endpoint.clone(),
+                    cause: "ring_full".into(),
+                    from_ns: self.status_ns,
+                    to_ns: Some(moment.wall_ns),
+                    recovered: 0,
+                    detail: format!("{evicted} events evicted"),
+                });
+            }
+        }
+        self.batch.gaps = self.gaps.changed();
+        self.status_ns = moment.wall_ns;
+        if statuses != self.statuses {
+            self.statuses.clone_from(&statuses);
+            self.batch.sources = Some(statuses);
+        }
+    }
+
+    fn commit_if_due(&mut self, at: Instant) {
+        if self.failing.as_ref().is_none_or(|f| f.retry_at <= at) {
+            self.commit();
+        }
+    }
+
+    /// Writes the batch. A store that fails is tried again later; the thread lives on.
+    fn commit(&mut self) {
+        if self.batch.is_empty() && self.failing.is_none() {
+            return;
+        }
+        let cursors = self.batch.cursors().clone();
+        let result = match &mut self.writer {
+            Some((writer, logs)) => self.batch.commit(writer, *logs, &self.declarations, &mut self.ledger),
+            None => self.reopen(),
+        };
+        match result {
+            Ok(()) => {
+                self.shared.store_cursors(cursors);
+                self.gaps.settle();
+                self.note_recovery();
+            }
+            Err(error) if error.is_corrupt() => self.replace_store(&error),
+            Err(error) => self.note_failure(&error),
+        }
+    }
+
+    fn note_failure(&mut self, error: &StoreError) {
+        let text = chain(error);
+        let pause = match &self.failing {
+            Some(failing) => (failing.pause * 2).min(LONGEST_PAUSE),
+            None => {
+                tracing::error!(error = text, "cannot store: events are kept in memory for the moment");
+                self.shared.feeds().iter().for_each(|feed| feed.complain(format!("cannot store: {text}")));
+                SHORTEST_PAUSE
+            }
+        };
+        let since_ns = self.failing.as_ref().map_or_else(now, |f| f.since_ns);
+        self.failing = Some(Failing { since_ns, error: text, pause, retry_at: Instant::now() + pause });
+    }
+
+    /// Says so when the store takes events again, and what was lost meanwhile.
+    fn note_recovery(&mut self) {
+        let Some(failing) = self.failing.take() else { return };
+        let lost = std::mem::take(&mut self.batch.evicted);
+        tracing::info!(lost, "the store takes events again");
+        if lost > 0 {
+            let detail = format!("{lost} events lost: {}", failing.error);
+            self.gaps.put(own_gap("store_failed", failing.since_ns, now(), detail));
+            self.shared.bell.ring();
+        }
+    }
+
+    /// Puts a damaged store aside; what lives is written again into the new one.
+    fn replace_store(&mut self, error: &StoreError) {
+        tracing::error!(error = chain(error), "the store is damaged: beginning a new one");
+        let Some((writer, _)) = self.writer.take() else { return };
+        let replaced = writer.set_aside().and_then(|opened| {
+            let mut writer = opened.writer;
+            let logs = Logs::open(&mut writer, &self.declarations)?;
+            Ok((writer, logs, opened.set_aside))
+        });
+        match replaced {
+            Ok((writer, logs, set_aside)) => {
+                let place = set_aside.map(|p| p.display().to_string()).unwrap_or_default();
+                let text = format!("the store was damaged and set aside as {place}: {}", chain(error));
+                self.shared.feeds().iter().for_each(|feed| feed.complain(text.clone()));
+                self.gaps.put(own_gap("store_failed", self.status_ns, now(), text));
+                self.writer = Some((writer, logs));
+                self.write_anew();
+            }
+            Err(error) => self.note_failure(&error),
+        }
+    }
+
+    /// Opens a store again that could not be replaced at once.
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        let mut writer = Writer::open(&self.dir, &self.store)?.writer;
+        let logs = Logs::open(&mut writer, &self.declarations)?;
+        self.writer = Some((writer, logs));
+        self.write_anew();
+        Ok(())
+    }
+
+    /// The store is empty: all that is known goes into it.
+    fn write_anew(&mut self) {
+        let keys = self.ledger.forget_written();
+        self.batch.add_dirty(keys);
+        self.statuses.clear();
+        self.status_at = Some(Instant::now());
+        self.batch.images_told = Some(self.images.to_bytes());
+        self.shared.bell.ring();
+    }
+
+    /// What is done now and then: says that it lives, forgets what ended, lets the store do its housework.
+    fn beat(&mut self, moment: Moment) {
+        if moment.at >= self.heartbeat_at {
+            self.heartbeat_at = moment.at + HEARTBEAT;
+            if self.batch.is_empty() {
+                self.ledger.sweep(moment);
+            }
+            self.status_at.get_or_insert(moment.at);
+            if self.failing.is_none()
+                && let Some((writer, _)) = &mut self.writer
+                && let Err(error) = writer.heartbeat()
+            {
+                self.note_failure(&error);
+            }
+        }
+        if moment.at >= self.maintain_at
+            && let Some((writer, _)) = &mut self.writer
+        {
+            match writer.maintain() {
+                Ok(next) => self.maintain_at = next,
+                Err(error) => {
+                    self.maintain_at = moment.at + LONGEST_PAUSE;
+                    if error.is_corrupt() { self.replace_store(&error) } else { self.note_failure(&error) }
+                }
+            }
+        }
+    }
+}
+
+/// A gap that is the recorder's own: it blinds every source.
+fn own_gap(cause: &str, from_ns: Nanos, to_ns: Nanos, detail: String) -> Gap {
+    let (source, endpoint) = ("recorder".into(), String::new());
+    Gap { source, endpoint, cause: cause.into(), from_ns, to_ns: Some(to_ns), recovered: 0, detail }
+}
