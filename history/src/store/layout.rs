@@ -1,6 +1,6 @@
 //! Which columns a stored row has: kept beside the rows, so that they stay readable when a table gains a column.
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc};
+use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -48,15 +48,15 @@ impl Layout {
 
 /// The layouts of a file, each read once.
 #[derive(Debug, Default)]
-pub(super) struct Layouts(RefCell<HashMap<i64, Rc<Layout>>>);
+pub(super) struct Layouts(RefCell<HashMap<i64, Arc<Layout>>>);
 
 impl Layouts {
-    pub(super) fn get(&self, conn: &Connection, id: i64) -> Result<Rc<Layout>, StoreError> {
+    pub(super) fn get(&self, conn: &Connection, id: i64) -> Result<Arc<Layout>, StoreError> {
         if let Some(known) = self.0.borrow().get(&id) {
-            return Ok(Rc::clone(known));
+            return Ok(Arc::clone(known));
         }
-        let layout = Rc::new(Layout::load(conn, id)?);
-        self.0.borrow_mut().insert(id, Rc::clone(&layout));
+        let layout = Arc::new(Layout::load(conn, id)?);
+        self.0.borrow_mut().insert(id, Arc::clone(&layout));
         Ok(layout)
     }
 }

@@ -1,12 +1,11 @@
 //! Reading a store, also from other processes while one recorder writes.
 
 use std::{
-    cell::RefCell,
+    cell::{Ref, RefCell},
     fs, io,
     ops::ControlFlow,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    rc::Rc,
 };
 
 use rusqlite::{Connection, OpenFlags};
@@ -37,7 +36,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Reader {
     dir: PathBuf,
-    file: RefCell<Option<Rc<OpenFile>>>,
+    file: RefCell<Option<OpenFile>>,
 }
 
 /// The file that is read now.
@@ -105,31 +104,33 @@ impl Reader {
         Ok(reader)
     }
 
-    fn file(&self) -> Result<Option<Rc<OpenFile>>, StoreError> {
-        let path = self.dir.join(FILE);
-        let identity = match fs::metadata(&path) {
-            Ok(found) => (found.dev(), found.ino()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(StoreError::file("look at", path)(error)),
-        };
-        if let Some(file) = &*self.file.borrow()
-            && file.identity == identity
-        {
-            return Ok(Some(Rc::clone(file)));
+    fn file(&self) -> Result<Ref<'_, Option<OpenFile>>, StoreError> {
+        // While a visitor asks, the file stays the one that is visited.
+        if let Ok(mut file) = self.file.try_borrow_mut() {
+            let path = self.dir.join(FILE);
+            match fs::metadata(&path) {
+                Ok(found) => {
+                    let identity = (found.dev(), found.ino());
+                    if file.as_ref().is_none_or(|open| open.identity != identity) {
+                        *file = OpenFile::open(&path, identity)?;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => *file = None,
+                Err(error) => return Err(StoreError::file("look at", path)(error)),
+            }
         }
-        let opened = OpenFile::open(&path, identity)?.map(Rc::new);
-        self.file.replace(opened.clone());
-        Ok(opened)
+        Ok(self.file.borrow())
     }
 
     /// Runs `work` in one read transaction, that of the caller's caller if there is one; without a file the answer is empty.
     fn read<T: Default>(&self, work: impl FnOnce(&OpenFile) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let Some(file) = self.file()? else { return Ok(T::default()) };
+        let file = self.file()?;
+        let Some(file) = &*file else { return Ok(T::default()) };
         if !file.conn.is_autocommit() {
-            return work(&file);
+            return work(file);
         }
         let tx = file.conn.unchecked_transaction().map_err(StoreError::database("begin to read"))?;
-        let result = work(&file);
+        let result = work(file);
         drop(tx);
         result
     }
