@@ -1,3 +1,7 @@
 //! The binary; see `mayfly --help`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mayfly::run(mayfly::cli::parse())
+}

@@ -3,8 +3,10 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    fs, io,
+    fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
+    process::ExitCode,
 };
 
 use mayfly_history::{TableKind, TableSchema};
@@ -41,6 +43,22 @@ struct ColumnDoc<'a> {
 struct ExampleDoc<'a> {
     description: &'a str,
     sql: &'a str,
+}
+
+/// Prints the tables, or writes (or compares) their documentation below a folder. Exit code 1 if files differ.
+pub fn run(format: SchemaFormat, write: Option<&Path>, compare: Option<&Path>) -> io::Result<ExitCode> {
+    if let Some(docs) = write {
+        write_docs(docs)?;
+    } else if let Some(docs) = compare {
+        let differing = check(docs)?;
+        for path in &differing {
+            writeln!(io::stderr(), "{} differs from the declarations; write it with `cargo xtask docs`", docs.join(path).display())?;
+        }
+        return Ok(if differing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    } else {
+        io::stdout().write_all(print(format).as_bytes())?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// All tables in one text.

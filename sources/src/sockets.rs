@@ -143,7 +143,3 @@ async fn remounted(mounts: Option<&AsyncFd<File>>) -> io::Result<()> {
         None => std::future::pending().await,
     }
 }
-
-#[cfg(test)]
-#[path = "sockets_tests.rs"]
-mod tests;

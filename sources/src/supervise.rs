@@ -267,7 +267,3 @@ impl Backoff {
         pause * 3 / 4 + pause * dice / 2000
     }
 }
-
-#[cfg(test)]
-#[path = "supervise_tests.rs"]
-mod tests;

@@ -29,6 +29,11 @@ pub enum Format {
 }
 
 impl Format {
+    /// A table for a person, JSON for a program.
+    pub fn usual() -> Self {
+        if io::stdout().is_terminal() { Self::Table } else { Self::Json }
+    }
+
     /// Every format, as one names it.
     pub const NAMES: [(&'static str, Self); 4] = [("table", Self::Table), ("json", Self::Json), ("csv", Self::Csv), ("line", Self::Line)];
 }

@@ -1,0 +1,141 @@
+//! `mayfly extension`: serves the tables to osqueryd, and records where no `mayfly record` does.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, Sender},
+    },
+    thread,
+    time::Duration,
+};
+
+use mayfly_history::{
+    Feed, chain,
+    recorder::{Lock, LockError, Role},
+};
+use mayfly_tables::TABLES;
+
+use crate::{
+    cli::ExtensionArgs,
+    config::Loaded,
+    recording::Recording,
+    serve::{Extension, ServeOptions},
+    signals,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ExtensionError {
+    #[error("cannot wait for signals")]
+    Signals(#[source] std::io::Error),
+    #[error("cannot serve osquery")]
+    Serve(#[source] std::io::Error),
+}
+
+/// Serves until SIGTERM, SIGINT, or osquery's request to shut down; whether it can record or not.
+pub fn run(loaded: Loaded, args: &ExtensionArgs, state_dir: &Path) -> Result<ExitCode, ExtensionError> {
+    let stop = signals::Stop::new().map_err(ExtensionError::Signals)?;
+    let (tell, told) = mpsc::channel();
+    let shutdown = tell.clone();
+    let extension = Extension::start(ServeOptions {
+        socket: args.socket.clone(),
+        timeout: Duration::from_secs(args.timeout),
+        interval: Duration::from_secs(args.interval),
+        state_dir: state_dir.to_owned(),
+        delivery: loaded.config.delivery.clone(),
+        tables: TABLES,
+        feed: Feed::new("tables", args.socket.to_string_lossy()),
+        on_shutdown: Arc::new(move || drop(shutdown.send(Turn::Stop))),
+    })
+    .map_err(ExtensionError::Serve)?;
+    let signalled = tell.clone();
+    thread::spawn(move || {
+        let mut stop = stop;
+        stop.wait();
+        let _ = signalled.send(Turn::Stop);
+    });
+    if loaded.config.extension.record {
+        record_in_turn(&loaded, state_dir, &tell, &told);
+    } else {
+        while !matches!(told.recv(), Ok(Turn::Stop) | Err(_)) {}
+    }
+    tracing::info!("stopping");
+    extension.stop();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the recording side of the extension is told.
+enum Turn {
+    /// Nobody records: it is our turn.
+    Ours(Lock),
+    /// `mayfly record` wants to.
+    HandOver,
+    /// The directory cannot be locked; tried again.
+    Refused(LockError),
+    Stop,
+}
+
+/// Records whenever nobody else does, until told to stop.
+fn record_in_turn(loaded: &Loaded, state_dir: &Path, tell: &Sender<Turn>, told: &Receiver<Turn>) {
+    /// How long before a directory that could not be used is tried again.
+    const PAUSE: Duration = Duration::from_secs(30);
+    let mut recording: Option<(Recording, Lock)> = None;
+    queue_up(state_dir, tell.clone(), Duration::ZERO);
+    for turn in told {
+        match turn {
+            Turn::Ours(lock) => match take_over(loaded, state_dir, &lock, tell) {
+                Ok(started) => {
+                    tracing::info!(state_dir = %state_dir.display(), "recording, since no `mayfly record` does");
+                    recording = Some((started, lock));
+                }
+                Err(error) => {
+                    tracing::error!(error = chain(&*error), "cannot record; trying again");
+                    drop(lock);
+                    queue_up(state_dir, tell.clone(), PAUSE);
+                }
+            },
+            Turn::HandOver => {
+                tracing::info!("handing over to `mayfly record`");
+                end(recording.take());
+                queue_up(state_dir, tell.clone(), Duration::ZERO);
+            }
+            Turn::Refused(error) => {
+                tracing::error!(error = chain(&error), "cannot record; trying again");
+                queue_up(state_dir, tell.clone(), PAUSE);
+            }
+            Turn::Stop => break,
+        }
+    }
+    end(recording);
+}
+
+/// Waits on a thread of its own for the lock: the wait cannot be cut short, and ends with the process.
+fn queue_up(state_dir: &Path, tell: Sender<Turn>, pause: Duration) {
+    let dir: PathBuf = state_dir.to_owned();
+    thread::spawn(move || {
+        thread::sleep(pause);
+        let turn = match Lock::acquire(&dir, Role::Extension) {
+            Ok(lock) => Turn::Ours(lock),
+            Err(error) => Turn::Refused(error),
+        };
+        let _ = tell.send(turn);
+    });
+}
+
+fn take_over(loaded: &Loaded, state_dir: &Path, lock: &Lock, tell: &Sender<Turn>) -> Result<Recording, Box<dyn std::error::Error>> {
+    let recording = Recording::start(loaded, state_dir)?;
+    let claimed = tell.clone();
+    lock.on_claim(move || drop(claimed.send(Turn::HandOver)))?;
+    Ok(recording)
+}
+
+/// Stops recording before the lock goes.
+fn end(recording: Option<(Recording, Lock)>) {
+    if let Some((recording, lock)) = recording {
+        if let Err(error) = recording.stop() {
+            tracing::error!(error = chain(&error), "cannot close the history in order");
+        }
+        drop(lock);
+    }
+}

@@ -1,0 +1,81 @@
+//! A recorder and its sources, started and stopped as one; `record` and an autoloaded extension both run it.
+
+use std::{io, path::Path};
+
+use mayfly_history::chain;
+use mayfly_history::recorder::{Declarations, Recorder, RecorderError, RecorderOptions};
+use mayfly_sources::Sources;
+use mayfly_tables::{CONTAINER_HISTORY, CONTAINER_IMAGE_EVENTS, CONTAINER_LIFECYCLE_EVENTS};
+
+use crate::{config::Loaded, privileges};
+
+/// Why recording could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordingError {
+    #[error("cannot start the recorder in {dir}")]
+    Recorder {
+        dir: String,
+        #[source]
+        reason: RecorderError,
+    },
+    #[error("cannot start the sources")]
+    Sources(#[source] io::Error),
+}
+
+/// Recording, until it is stopped.
+#[derive(Debug)]
+pub(crate) struct Recording {
+    recorder: Recorder,
+    sources: Sources,
+}
+
+impl Recording {
+    /// Opens the store and starts every source. The caller holds the lock of `state_dir`.
+    pub(crate) fn start(loaded: &Loaded, state_dir: &Path) -> Result<Self, RecordingError> {
+        let declarations = Declarations {
+            container_events: &CONTAINER_LIFECYCLE_EVENTS,
+            container_history: &CONTAINER_HISTORY,
+            image_events: &CONTAINER_IMAGE_EVENTS,
+        };
+        let options = RecorderOptions {
+            state_dir: state_dir.to_owned(),
+            redaction: loaded.config.redaction(),
+            store: loaded.config.store.clone(),
+            notes: notes(loaded),
+        };
+        let recorder = Recorder::start(declarations, options)
+            .map_err(|reason| RecordingError::Recorder { dir: state_dir.display().to_string(), reason })?;
+        report(loaded, &recorder);
+        let sources = mayfly_sources::start(loaded.config.sources(), recorder.handle()).map_err(RecordingError::Sources)?;
+        Ok(Self { recorder, sources })
+    }
+
+    /// Stops the sources, writes what waits, closes the store.
+    pub(crate) fn stop(self) -> Result<(), RecorderError> {
+        self.sources.stop();
+        self.recorder.stop()
+    }
+}
+
+/// What `recorder_info` says of this process.
+fn notes(loaded: &Loaded) -> Vec<(String, String)> {
+    let btf = Path::new("/sys/kernel/btf/vmlinux").exists();
+    [
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("config_path", loaded.path.as_ref().map(|p| p.display().to_string()).unwrap_or_default()),
+        ("kernel_btf", if btf { "1" } else { "0" }.to_owned()),
+        ("capabilities", privileges::held()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec()
+}
+
+/// Shows what is wrong with the configuration where an operator looks: stderr and `recorder_sources`.
+fn report(loaded: &Loaded, recorder: &Recorder) {
+    if loaded.errors.is_empty() {
+        return;
+    }
+    let errors: Vec<_> = loaded.errors.iter().map(|e| chain(e)).collect();
+    let path = loaded.path.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
+    recorder.handle().feed("config", &path).failed(errors.join("; "), "these lines are left out; mayfly check shows them again");
+}
