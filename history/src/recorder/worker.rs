@@ -291,6 +291,8 @@ impl Worker {
             Ok(()) => {
                 self.shared.store_cursors(cursors);
                 self.gaps.settle();
+                // What was written may have to be sealed.
+                self.maintain_at = Instant::now();
                 self.note_recovery();
             }
             Err(error) if error.is_corrupt() => self.replace_store(&error),

@@ -2,6 +2,7 @@
 
 mod moby;
 mod order;
+mod recorded;
 mod recovery;
 mod storm;
 
