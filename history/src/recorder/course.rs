@@ -279,6 +279,11 @@ impl<'s> Course<'s> {
         self.run_of(mark).and_then(|i| self.runs[i].start_ns())
     }
 
+    /// Facts of the newest run.
+    pub(super) fn newest_run(&self) -> Run {
+        self.runs.last().map(Stretch::facts).unwrap_or_default()
+    }
+
     /// The state after all that is known.
     pub(super) fn state(&self) -> State {
         self.segments().last().map(|s| s.state).unwrap_or_default()

@@ -20,6 +20,7 @@ struct Index {
     by_net_namespace: HashMap<String, ContainerKey>,
     by_id: HashMap<Arc<str>, BTreeSet<ContainerKey>>,
     names: HashMap<ContainerKey, (Option<i64>, Option<String>)>,
+    /// Oldest first; may still hold what was removed.
     order: VecDeque<ContainerKey>,
 }
 
@@ -47,7 +48,7 @@ impl Directory {
     pub(super) fn put(&self, key: &ContainerKey, run: &Run) {
         let mut index = self.0.write().unwrap_or_else(PoisonError::into_inner);
         index.put(key, run);
-        while index.order.len() > MOST
+        while index.names.len() > MOST
             && let Some(oldest) = index.order.pop_front()
         {
             index.remove(&oldest);
@@ -57,7 +58,7 @@ impl Directory {
     pub(super) fn remove(&self, key: &ContainerKey) {
         let mut index = self.0.write().unwrap_or_else(PoisonError::into_inner);
         index.remove(key);
-        index.order.retain(|k| k != key);
+        index.tidy();
     }
 }
 
@@ -79,6 +80,14 @@ impl Index {
         }
         self.by_id.entry(key.container_id.clone()).or_default().insert(key.clone());
         self.names.insert(key.clone(), (run.cgroup_id, run.net_namespace.clone()));
+    }
+
+    /// Drops from the order what was removed, once that is most of it.
+    fn tidy(&mut self) {
+        if self.order.len() > 2 * self.names.len() + 1024 {
+            let Self { order, names, .. } = self;
+            order.retain(|key| names.contains_key(key));
+        }
     }
 
     fn remove(&mut self, key: &ContainerKey) {

@@ -13,7 +13,7 @@ use super::{
     subject::{Mark, Subject, TOLERANCE, Via},
 };
 use crate::{
-    container::{Action, ContainerEvent, ContainerKey, Details, Report, Witness},
+    container::{Action, ContainerEvent, ContainerKey, Report, Witness},
     feed::Feed,
     sink::Received,
     time::Nanos,
@@ -25,6 +25,8 @@ const LINGER: Duration = Duration::from_secs(60);
 const LINGER_GONE: Duration = Duration::from_secs(600);
 /// Removed containers that are remembered, so that no replay (Docker's holds 256 events) takes them for new.
 const MOST_SEALED: usize = 4096;
+/// Ended containers whose evidence is kept; of more, the oldest are sealed before their time.
+const MOST_ENDING: usize = 1024;
 
 /// One moment, on both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -188,7 +190,11 @@ impl Ledger {
         while let Some(Reverse((at, _))) = self.alarms.peek()
             && *at <= now.at
         {
-            if let Some(Reverse((_, key))) = self.alarms.pop() {
+            // Most of what was due was released before.
+            let is_waiting = |e: &Entry| !e.held.is_empty() || e.bucket.is_some_and(|b| b.window_ends().is_some());
+            if let Some(Reverse((_, key))) = self.alarms.pop()
+                && self.entries.get(&key).is_some_and(is_waiting)
+            {
                 self.touched.insert(key);
             }
         }
@@ -278,10 +284,18 @@ impl Ledger {
         self.ending.push_back((now.at + linger, key.clone()));
     }
 
+    /// Whether a sweep cannot wait.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.ending.len() > 2 * MOST_ENDING
+    }
+
     /// Forgets the evidence of containers that ended a while ago. Called now and then.
     pub(super) fn sweep(&mut self, now: Moment) {
-        let (due, later): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.ending).into_iter().partition(|(at, _)| *at <= now.at);
+        let excess = self.ending.len().saturating_sub(MOST_ENDING);
+        let mut due: Vec<_> = self.ending.drain(..excess).collect();
+        let (overdue, later): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.ending).into_iter().partition(|(at, _)| *at <= now.at);
         self.ending = later;
+        due.extend(overdue);
         for (_, key) in due {
             let Some(entry) = self.entries.get_mut(&key) else { continue };
             entry.ending = false;
@@ -369,10 +383,4 @@ impl Entry {
 /// See [`Subject`]: what containerd says of the containers that Docker makes in it for each start.
 pub(super) fn is_dockers_means(key: &ContainerKey, witness: Witness) -> bool {
     witness == Witness::Containerd && *key.runtime_namespace == *"moby"
-}
-
-/// What is known when a container is looked at, for the directory.
-pub(super) fn now_known(subject: &Subject) -> Details {
-    let mark = Mark { time_ns: Nanos::MAX, action: Action::Update, witness: Witness::Reconcile, via: Via::Inspect, exec_id: None };
-    subject.course().details_at(&mark)
 }

@@ -12,7 +12,7 @@ use super::{
     clean,
     gaps::Gaps,
     images::ImagesTold,
-    ledger::{Ledger, Moment, now_known},
+    ledger::{Ledger, Moment},
     subject::Subject,
 };
 use crate::{
@@ -92,7 +92,7 @@ impl Worker {
             }
             match serde_json::from_slice::<Subject>(&bytes) {
                 Ok(subject) => {
-                    shared.directory.put(&subject.key, &now_known(&subject).run);
+                    shared.directory.put(&subject.key, &subject.course().newest_run());
                     ledger.restore(subject, moment);
                 }
                 Err(error) => tracing::warn!(key, %error, "what was known of a container cannot be read"),
@@ -240,7 +240,7 @@ impl Worker {
         if subject.gone_ns.is_none() || subject.destroyed_ns().is_some() {
             self.gaps.note_found(key);
         }
-        self.shared.directory.put(key, &now_known(subject).run);
+        self.shared.directory.put(key, &subject.course().newest_run());
     }
 
     /// Puts the state of the sources into the batch, if it changed, and the gaps of rings that ran over.
@@ -369,6 +369,9 @@ impl Worker {
 
     /// What is done now and then: says that it lives, forgets what ended, lets the store do its housework.
     fn beat(&mut self, moment: Moment) {
+        if self.ledger.is_crowded() && self.batch.is_empty() {
+            self.ledger.sweep(moment);
+        }
         if moment.at >= self.heartbeat_at {
             self.heartbeat_at = moment.at + HEARTBEAT;
             if self.batch.is_empty() {
