@@ -180,13 +180,11 @@ impl<W: Write> Shell<W> {
 
 #[cfg(test)]
 mod tests {
-    use mayfly_history::store::Reader;
-
     use super::*;
 
     fn session(inputs: &[&str]) -> (String, bool) {
         let dir = tempfile::tempdir().unwrap();
-        let database = Database::over(Reader::open(dir.path()).unwrap()).unwrap();
+        let database = Database::over(dir.path()).unwrap();
         let mut shell = Shell { database, format: Format::Csv, out: Vec::new(), failed: false };
         for input in inputs {
             if shell.take(input).unwrap().is_leaving() {

@@ -116,6 +116,12 @@ impl Places {
         places
     }
 
+    /// Places of a test.
+    #[cfg(test)]
+    pub(crate) fn at<const N: usize>(root: &Path, fixed: [PathBuf; N], per_user: &[&'static str]) -> Self {
+        Self { named: BTreeSet::new(), fixed: fixed.into(), per_user: per_user.iter().copied().collect(), users: root.join("user") }
+    }
+
     /// Whether users come and go below these places.
     pub(crate) fn has_users(&self) -> bool {
         !self.per_user.is_empty()
@@ -205,12 +211,7 @@ mod tests {
         let link = root.path().join("docker.sock");
         fs::write(&real, "").unwrap();
         std::os::unix::fs::symlink(&real, &link).unwrap();
-        let mut places = Places {
-            named: BTreeSet::new(),
-            fixed: [real.clone(), link.clone()].into(),
-            per_user: BTreeSet::new(),
-            users: root.path().join("user"),
-        };
+        let mut places = Places::at(root.path(), [real.clone(), link.clone()], &[]);
         assert!(places.stands_for_itself(&real) && !places.stands_for_itself(&link));
         places.named.insert(link.clone());
         assert!(places.stands_for_itself(&link), "unless the operator named it");

@@ -143,3 +143,7 @@ async fn remounted(mounts: Option<&AsyncFd<File>>) -> io::Result<()> {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+#[path = "sockets_tests.rs"]
+mod tests;

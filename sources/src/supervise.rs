@@ -267,3 +267,7 @@ impl Backoff {
         pause * 3 / 4 + pause * dice / 2000
     }
 }
+
+#[cfg(test)]
+#[path = "supervise_tests.rs"]
+mod tests;

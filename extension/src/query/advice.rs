@@ -55,8 +55,6 @@ fn nearest<'n>(wrong: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n 
 
 #[cfg(test)]
 mod tests {
-    use mayfly_history::store::Reader;
-
     use crate::{
         output::{Format, Screen},
         query::write_all,
@@ -65,7 +63,7 @@ mod tests {
 
     fn complaint(sql: &str) -> String {
         let dir = tempfile::tempdir().unwrap();
-        let database = Database::over(Reader::open(dir.path()).unwrap()).unwrap();
+        let database = Database::over(dir.path()).unwrap();
         write_all(&database, sql, Format::Csv, Screen::default(), &mut Vec::new()).expect_err(sql).to_string()
     }
 

@@ -8,7 +8,7 @@ mod plan;
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
@@ -17,7 +17,7 @@ use mayfly_history::store::{Reader, StoreError};
 use mayfly_tables::TABLES;
 use rusqlite::{Connection, OpenFlags};
 
-use self::module::{Source, Store};
+use self::module::Source;
 
 /// Bytecode steps of SQLite between two looks at whether to stop.
 const STEPS: i32 = 10_000;
@@ -39,12 +39,8 @@ pub enum OpenError {
         #[source]
         reason: std::io::Error,
     },
-    #[error("cannot open the store in {}", dir.display())]
-    Store {
-        dir: PathBuf,
-        #[source]
-        reason: StoreError,
-    },
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error("cannot set up SQLite")]
     Sqlite(#[from] rusqlite::Error),
 }
@@ -66,20 +62,21 @@ impl Database {
             Ok(false) => return Err(OpenError::NothingRecorded { dir: dir.to_owned() }),
             Err(reason) => return Err(OpenError::NoAccess { dir: dir.to_owned(), reason }),
         }
-        let reader = Reader::open(dir).map_err(|reason| OpenError::Store { dir: dir.to_owned(), reason })?;
-        Self::over(reader).map_err(Into::into)
+        // Opened once here, so that a store that cannot be read is told before any statement.
+        Reader::open(dir)?;
+        Self::over(dir).map_err(Into::into)
     }
 
-    /// The tables over a store that is open already.
-    pub fn over(reader: Reader) -> rusqlite::Result<Self> {
+    /// The tables over whatever is, or will be, in `dir`.
+    pub fn over(dir: &Path) -> rusqlite::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_MEMORY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(":memory:", flags)?;
         // Sorting must not spill rows into files.
         connection.pragma_update(None, "temp_store", "MEMORY")?;
-        let store = Arc::new(Mutex::new(Store { reader, convert: Connection::open_in_memory()? }));
+        let dir: Arc<Path> = dir.into();
         for &table in TABLES {
-            module::register(&connection, Source { table, store: Arc::clone(&store), stop: Arc::clone(&stop) })?;
+            module::register(&connection, Source { table, dir: Arc::clone(&dir), stop: Arc::clone(&stop) })?;
         }
         let stopped = Arc::clone(&stop);
         connection.progress_handler(STEPS, Some(move || stopped.load(Relaxed)))?;

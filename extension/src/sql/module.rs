@@ -3,8 +3,10 @@
 use std::{
     borrow::Cow,
     ffi::{CStr, CString, c_int},
+    path::Path,
+    rc::Rc,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
@@ -27,16 +29,24 @@ use super::{
 #[derive(Clone)]
 pub(super) struct Source {
     pub(super) table: &'static dyn Table,
-    pub(super) store: Arc<Mutex<Store>>,
+    /// Folder of the store.
+    pub(super) dir: Arc<Path>,
     /// Set to break off a statement.
     pub(super) stop: Arc<AtomicBool>,
 }
 
-/// The store, and a connection that turns values into text.
-#[derive(Debug)]
-pub(super) struct Store {
-    pub(super) reader: Reader,
-    pub(super) convert: Connection,
+/// What one table reads from. It stays within the connection, and so on one thread at a time.
+struct Store {
+    reader: Reader,
+    /// Turns values into text.
+    convert: Connection,
+}
+
+impl Store {
+    fn open(dir: &Path) -> Result<Self> {
+        let reader = Reader::open(dir).map_err(|error| refuse(chain(&error)))?;
+        Ok(Self { reader, convert: Connection::open_in_memory()? })
+    }
 }
 
 const MODULE: Module<'static, Instance> = Module::eponymous_only_module();
@@ -51,6 +61,7 @@ pub(super) fn register(connection: &Connection, source: Source) -> Result<()> {
 struct Instance {
     base: sqlite3_vtab,
     source: Source,
+    store: Rc<Store>,
 }
 
 /// The statement that tells SQLite the columns.
@@ -83,7 +94,8 @@ unsafe impl<'vtab> VTab<'vtab> for Instance {
     ) -> Result<(Cow<'static, CStr>, Self)> {
         let source = source.ok_or_else(|| refuse("a table was registered without its source"))?.clone();
         let declaration = CString::new(declaration(source.table.schema()))?;
-        Ok((declaration.into(), Self { base: sqlite3_vtab::default(), source }))
+        let store = Rc::new(Store::open(&source.dir)?);
+        Ok((declaration.into(), Self { base: sqlite3_vtab::default(), source, store }))
     }
 
     fn best_index(&self, info: &mut IndexInfo) -> Result<bool> {
@@ -108,7 +120,7 @@ unsafe impl<'vtab> VTab<'vtab> for Instance {
 
     fn open(&'vtab mut self) -> Result<Cursor> {
         let rows = Gathered::new(&[], Arc::clone(&self.source.stop));
-        Ok(Cursor { base: sqlite3_vtab_cursor::default(), source: self.source.clone(), rows, row: 0 })
+        Ok(Cursor { base: sqlite3_vtab_cursor::default(), source: self.source.clone(), store: Rc::clone(&self.store), rows, row: 0 })
     }
 }
 
@@ -128,6 +140,7 @@ fn op(operator: &IndexConstraintOp) -> Option<Op> {
 struct Cursor {
     base: sqlite3_vtab_cursor,
     source: Source,
+    store: Rc<Store>,
     rows: Gathered,
     row: usize,
 }
@@ -138,13 +151,12 @@ unsafe impl VTabCursor for Cursor {
     fn filter(&mut self, _: c_int, plan: Option<&str>, arguments: &Filters<'_>) -> Result<()> {
         let plan: Plan = plan.unwrap_or_default().parse().map_err(refuse)?;
         let schema = self.source.table.schema();
-        let store = self.source.store.lock().unwrap_or_else(PoisonError::into_inner);
-        let constraints = constraints(&plan, arguments, &store.convert)?;
+        let constraints = constraints(&plan, arguments, &self.store.convert)?;
         let query = Query { constraints, wanted: plan.wanted(schema.columns.len()), ..Query::default() };
         no_cursor(schema, &query)?;
         self.rows = Gathered::new(&query.wanted, Arc::clone(&self.source.stop));
         self.row = 0;
-        self.source.table.generate(&store.reader, &query, &mut self.rows).map_err(|error| refuse(chain(&error)))?;
+        self.source.table.generate(&self.store.reader, &query, &mut self.rows).map_err(|error| refuse(chain(&error)))?;
         if self.source.stop.load(Relaxed) {
             return Err(refuse("interrupted"));
         }

@@ -180,14 +180,16 @@ fn container(
         labels.learn(&id, attributes.keys());
         found = bounded(attributes);
     } else {
-        attributes.retain(|key, _| OWN.contains(&key.as_str()) && !labels.hide(&id, key));
+        // Podman sets its own attributes after the labels, so that they win.
+        let hidden = |key: &str| runtime != Runtime::Podman && labels.hide(&id, key);
+        attributes.retain(|key, _| OWN.contains(&key.as_str()) && !hidden(key));
         own = attributes;
     }
     if recorded == Some(Action::Destroy) {
         labels.forget(&id);
     }
-    // Podman says both, and its own name for it is set after the labels.
-    let podmans = own.remove("containerExitCode").filter(|_| runtime == Runtime::Podman && own.contains_key("exitCode"));
+    // Podman says it with every event, of most it is not.
+    let podmans = own.remove("containerExitCode").filter(|_| runtime == Runtime::Podman);
     let number = |text: Option<&String>| text.and_then(|text| text.parse::<i64>().ok());
     let exit_code = podmans.as_ref().or(own.get("exitCode")).and_then(|code| number(Some(code))).filter(|_| recorded == Some(Action::Die));
     let signal = number(own.get("signal")).filter(|_| recorded == Some(Action::Kill));

@@ -84,6 +84,12 @@ fn podmans_words_are_translated() {
         r#"{"status":"die","Type":"container","Action":"die","Actor":{"ID":"9cb8","Attributes":{"containerExitCode":"7","exitCode":"7","image":"localhost/busybox:test","name":"p1","podId":""}},"timeNano":1795376961334889379}"#,
     );
     assert_eq!((die.exit_code, die.attributes.len()), (Some(7), 0));
+    let mut labels = Labels::default();
+    labels.learn("9cb8", ["exitCode".to_owned()].iter());
+    let line =
+        r#"{"Type":"container","Action":"die","Actor":{"ID":"9cb8","Attributes":{"containerExitCode":"7","exitCode":"7"}},"timeNano":1}"#;
+    let Told::Container(die) = decode(line.as_bytes(), Runtime::Podman, &mut labels).unwrap() else { panic!() };
+    assert_eq!(die.exit_code, Some(7), "its own attributes win over labels");
     let remove = podman(
         r#"{"Type":"container","Action":"remove","Actor":{"ID":"9c","Attributes":{"containerExitCode":"0","name":"p1"}},"timeNano":1}"#,
     );

@@ -19,6 +19,11 @@ use crate::{
     supervise::{Site, Source},
 };
 
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
 /// One daemon, over all its connections.
 #[derive(Debug)]
 pub(crate) struct Docker {

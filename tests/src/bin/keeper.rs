@@ -7,7 +7,7 @@ use std::{
     env, fs,
     io::{self, Read, Write},
     os::unix::process::CommandExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
     thread,
     time::{Duration, Instant},
@@ -39,10 +39,21 @@ fn keep() -> io::Result<()> {
     io::stdin().read_to_end(&mut said)?;
     end(&mut child)?;
     if said.is_empty() {
+        unmount_below(&dir)?;
         let _ = fs::remove_dir_all(&dir);
         if let Some(bridge) = bridge {
             let _ = Command::new("ip").args(["link", "delete"]).arg(bridge).status();
         }
+    }
+    Ok(())
+}
+
+/// Podman leaves its storage mounted.
+fn unmount_below(dir: &Path) -> io::Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| Path::new(point).starts_with(dir));
+    for point in points {
+        let _ = rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH);
     }
     Ok(())
 }

@@ -1,0 +1,139 @@
+//! A daemon that answers what a test wants, valid or not.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use mayfly_history::{
+    Feed, Sink,
+    image::ImageEvent,
+    recorder::{Handle, Sinks},
+    sink::Bell,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixListener,
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::SourcesConfig,
+    supervise::{Site, Source},
+};
+
+pub(super) const VERSION: &str = r#"{"ApiVersion":"1.41","MinAPIVersion":"1.12","Components":[{"Name":"Engine"}]}"#;
+pub(super) const INSPECT: &str = r#"{"Id":"ab12","Name":"/job","Image":"sha256:d5","Created":"2026-11-22T20:00:28Z","Config":{"Image":"busybox","Labels":{"l":"v"}},
+"State":{"Status":"running","Pid":2147483647,"StartedAt":"2026-11-22T20:00:29Z"},"NetworkSettings":{"Networks":{"bridge":{"IPAddress":"172.17.0.2"}}}}"#;
+pub(super) const IMAGE: &str = r#"{"Id":"sha256:d5","RepoDigests":["busybox@sha256:99"]}"#;
+
+/// What to do with a request.
+pub(super) enum Answer {
+    /// A success with this body, then close.
+    Json(String),
+    /// A success with this body, which is never ended.
+    Open(String),
+    /// These bytes, then close.
+    Raw(Vec<u8>),
+}
+
+pub(super) struct Fake {
+    dir: tempfile::TempDir,
+    /// The paths that were asked for.
+    pub(super) asked: Arc<Mutex<Vec<String>>>,
+    server: JoinHandle<()>,
+    hang_up: CancellationToken,
+    pub(super) sinks: Sinks,
+    pub(super) feed: Feed,
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl Fake {
+    pub(super) fn new(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join("docker.sock")).unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (answer, log) = (Arc::new(answer), Arc::clone(&asked));
+        let hang_up = CancellationToken::new();
+        let hung = hang_up.clone();
+        let server = tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let (answer, log, hang) = (Arc::clone(&answer), Arc::clone(&log), hung.clone());
+                tokio::spawn(async move {
+                    let mut request = Vec::new();
+                    while !request.ends_with(b"\r\n\r\n") {
+                        if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
+                            return;
+                        }
+                    }
+                    let path = String::from_utf8_lossy(&request).split(' ').nth(1).unwrap_or_default().to_owned();
+                    let what = answer(&path);
+                    log.lock().unwrap().push(path);
+                    let chunk = |body: &str| format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n", body.len());
+                    let (bytes, hold) = match what {
+                        Answer::Json(body) => {
+                            (format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes(), false)
+                        }
+                        Answer::Open(body) if body.is_empty() => (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec(), true),
+                        Answer::Open(body) => (chunk(&body).into_bytes(), true),
+                        Answer::Raw(bytes) => (bytes, false),
+                    };
+                    let _ = stream.write_all(&bytes).await;
+                    if hold {
+                        // Until the client goes, or it is told to.
+                        let _ = hang.run_until_cancelled(stream.read_u8()).await;
+                    }
+                });
+            }
+        });
+        let bell = Bell::default();
+        let sinks = Sinks { containers: Sink::new(4096, bell.clone()), images: Sink::<ImageEvent>::new(64, bell) };
+        let feed = Feed::new("docker", format!("unix://{}", dir.path().join("docker.sock").display()));
+        Self { dir, asked, server, hang_up, sinks, feed }
+    }
+
+    /// A daemon like any other, but for its events.
+    pub(super) fn with_events(events: impl Fn() -> Answer + Send + Sync + 'static) -> Self {
+        Self::new(move |path| match path {
+            "/version" => Answer::Json(VERSION.into()),
+            path if path.contains("/events?") => events(),
+            path => Answer::Json(usual(path).into()),
+        })
+    }
+
+    /// Closes all streams.
+    pub(super) fn hang_up(&self) {
+        self.hang_up.cancel();
+    }
+
+    pub(super) fn socket(&self) -> PathBuf {
+        self.dir.path().join("docker.sock")
+    }
+
+    pub(super) fn source(&self) -> impl Source + use<> {
+        super::Docker::new(Site {
+            endpoint: Arc::clone(self.feed.endpoint()),
+            feed: self.feed.clone(),
+            recorder: Handle::detached(self.sinks.clone()),
+            config: Arc::new(SourcesConfig::default()),
+        })
+    }
+}
+
+/// What a daemon with one container, `ab12`, answers.
+pub(super) fn usual(path: &str) -> &'static str {
+    let path = path.strip_prefix("/v1.41").unwrap_or(path);
+    match path {
+        "/version" => VERSION,
+        "/containers/json?all=1" => r#"[{"Id":"ab12","Names":["/job"],"Image":"busybox","State":"running"}]"#,
+        "/containers/ab12/json" => INSPECT,
+        "/images/sha256:d5/json" => IMAGE,
+        _ => "{}",
+    }
+}

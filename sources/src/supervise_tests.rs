@@ -1,0 +1,138 @@
+use std::{
+    os::unix::net::UnixListener,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use mayfly_history::{Sink, feed::FeedStatus, recorder::Sinks, sink::Bell};
+
+use super::*;
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn handle() -> Handle {
+    let bell = Bell::default();
+    Handle::detached(Sinks { containers: Sink::new(64, bell.clone()), images: Sink::new(64, bell) })
+}
+
+fn site(endpoint: &str) -> Site {
+    Site { endpoint: endpoint.into(), feed: Feed::new("docker", endpoint), recorder: handle(), config: Arc::default() }
+}
+
+async fn until(what: impl Fn() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !what() {
+        assert!(Instant::now() < deadline, "not in time");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Fails, then panics, then works until it is stopped.
+struct Clumsy(Feed);
+
+static ATTEMPTS: AtomicUsize = AtomicUsize::new(0);
+
+impl Source for Clumsy {
+    async fn follow(&mut self, stop: CancellationToken) -> Result<(), SourceError> {
+        match ATTEMPTS.fetch_add(1, Ordering::SeqCst) {
+            0 => Err(SourceError::Open { endpoint: "tcp://x".into(), reason: io::ErrorKind::PermissionDenied.into() }),
+            1 => std::panic::panic_any("on purpose"),
+            _ => {
+                self.0.running();
+                stop.cancelled().await;
+                Ok(())
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_fails_or_panics_is_started_again() {
+    let site = site("tcp://x");
+    let feed = site.feed.clone();
+    let stop = CancellationToken::new();
+    let (_send, present) = watch::channel(Present::new());
+    let tending = tend(|site| Box::new(Clumsy(site.feed)), site, String::new(), present, stop.clone());
+    let states: Mutex<Vec<FeedStatus>> = Mutex::default();
+    let watching = async {
+        until(|| {
+            let status = feed.status();
+            let mut states = states.lock().unwrap();
+            if states.last().is_none_or(|last| last.last_error != status.last_error) {
+                states.push(status.clone());
+            }
+            status.state == "running"
+        })
+        .await;
+        stop.cancel();
+    };
+    tokio::join!(tending, watching);
+    let states = states.into_inner().unwrap();
+    let failed = states.iter().find(|s| s.last_error.contains("permission denied")).expect("the failure was shown");
+    assert_eq!((failed.state.as_str(), failed.hint.as_str()), ("failed", "run as root, or in the group that owns the socket"));
+    assert!(states.last().unwrap().last_error.contains("defect"), "{states:?}");
+    assert_eq!(feed.status().restarts, 2);
+}
+
+/// Notes how often it was begun.
+struct Calm(Feed);
+
+static BEGUN: AtomicUsize = AtomicUsize::new(0);
+
+impl Source for Calm {
+    async fn follow(&mut self, stop: CancellationToken) -> Result<(), SourceError> {
+        BEGUN.fetch_add(1, Ordering::SeqCst);
+        self.0.running();
+        stop.cancelled().await;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_socket_is_awaited_and_followed_anew_when_it_is_another() {
+    let root = tempfile::tempdir().unwrap();
+    let socket = root.path().join("run/docker.sock");
+    let site = site(&discover::endpoint(&socket));
+    let feed = site.feed.clone();
+    let stop = CancellationToken::new();
+    let places = Places::at(root.path(), [socket.clone()], &[]);
+    let (send, present) = watch::channel(sockets::look(&places));
+    let tending = tend(|site| Box::new(Calm(site.feed)), site, "not yet".into(), present, stop.clone());
+    let work = async {
+        until(|| feed.status().hint == "not yet").await;
+        assert_eq!(feed.status().state, "waiting");
+        std::fs::create_dir(socket.parent().unwrap()).unwrap();
+        let _first = UnixListener::bind(&socket).unwrap();
+        until(|| feed.status().state == "running").await;
+        std::fs::remove_file(&socket).unwrap();
+        let _second = UnixListener::bind(&socket).unwrap();
+        until(|| BEGUN.load(Ordering::SeqCst) == 2).await;
+        stop.cancel();
+    };
+    tokio::select! {
+        () = async { tokio::join!(tending, work); } => {}
+        kept = sockets::keep(&places, &send) => panic!("{kept:?}"),
+    }
+    assert_eq!(feed.status().restarts, 0);
+}
+
+#[test]
+fn each_kind_is_a_source_of_its_own_name_and_stops_in_time() {
+    let names: BTreeSet<_> = KINDS.iter().map(|kind| kind.source).collect();
+    assert_eq!(names.len(), KINDS.len());
+    let off = RuntimeConfig { enabled: false, endpoints: Vec::new() };
+    let config = SourcesConfig { docker: off.clone(), podman: off.clone(), containerd: off.clone(), cri: off };
+    let began = std::time::Instant::now();
+    start(config, handle()).unwrap().stop();
+    assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn pauses_double_up_to_half_a_minute() {
+    let mut backoff = Backoff::default();
+    let pauses: Vec<_> = (0..12).map(|_| backoff.pause()).collect();
+    assert!(pauses[0] >= Duration::from_millis(75) && pauses[0] <= Duration::from_millis(125), "{pauses:?}");
+    assert!(pauses[11] >= Duration::from_millis(22_500) && pauses[11] <= Duration::from_millis(37_500), "{pauses:?}");
+}
