@@ -41,7 +41,7 @@ impl Recording {
             state_dir: state_dir.to_owned(),
             redaction: loaded.config.redaction(),
             store: loaded.config.store.clone(),
-            notes: notes(loaded),
+            notes: notes(loaded, state_dir),
         };
         let recorder = Recorder::start(declarations, options)
             .map_err(|reason| RecordingError::Recorder { dir: state_dir.display().to_string(), reason })?;
@@ -58,10 +58,11 @@ impl Recording {
 }
 
 /// What `recorder_info` says of this process.
-fn notes(loaded: &Loaded) -> Vec<(String, String)> {
+fn notes(loaded: &Loaded, state_dir: &Path) -> Vec<(String, String)> {
     let btf = Path::new("/sys/kernel/btf/vmlinux").exists();
     [
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("state_dir", state_dir.display().to_string()),
         ("config_path", loaded.path.as_ref().map(|p| p.display().to_string()).unwrap_or_default()),
         ("kernel_btf", if btf { "1" } else { "0" }.to_owned()),
         ("capabilities", privileges::held()),

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mayfly_history::{Feed, now};
+use mayfly_history::{Feed, chain, now};
 use mayfly_tables::Table;
 
 use crate::{
@@ -160,7 +160,7 @@ impl Keeper {
             self.options.feed.running();
             if self.watch(&registered) {
                 if let Err(error) = self.manager(GOODBYE).deregister(registered.uuid) {
-                    tracing::debug!(error = causes(&error), "osquery did not hear the goodbye");
+                    tracing::debug!(error = chain(&error), "osquery did not hear the goodbye");
                 }
                 return;
             }
@@ -177,7 +177,7 @@ impl Keeper {
             match self.try_register() {
                 Ok(registered) => return Some(registered),
                 Err(error) => {
-                    let why = causes(&error);
+                    let why = chain(&error);
                     match &error {
                         ServeError::Manager(ManagerError::Unreachable { .. }) => {
                             self.options.feed.waiting(format!("{why}: is osqueryd running, with extensions enabled?"));
@@ -261,7 +261,7 @@ impl Keeper {
                 Ok(_) | Err(ManagerError::Unreachable { .. }) => return false,
                 Err(error) => {
                     unanswered += 1;
-                    tracing::debug!(error = causes(&error), unanswered, "osquery does not answer");
+                    tracing::debug!(error = chain(&error), unanswered, "osquery does not answer");
                     if unanswered == UNANSWERED {
                         return false;
                     }
@@ -276,16 +276,4 @@ fn socket_of(manager: &Path, uuid: i64) -> PathBuf {
     let mut path = manager.as_os_str().to_owned();
     path.push(format!(".{uuid}"));
     path.into()
-}
-
-/// An error and its causes, in one line.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -10,12 +10,12 @@ use std::{
 };
 
 use mayfly_history::{
-    TableKind, TableSchema,
+    TableKind, TableSchema, chain,
     store::{Reader, StoreError},
 };
 use mayfly_tables::{Table, TableError};
 
-use super::{ServeOptions, causes};
+use super::ServeOptions;
 use crate::{
     context::{self, ContextError},
     delivery::{Delivery, DeliveryError, Registration, Scope},
@@ -67,7 +67,7 @@ impl Service for Desk {
 
     fn call(&self, registry: &str, item: &str, request: &Strings) -> Reply {
         self.answer(registry, item, request).unwrap_or_else(|error| {
-            let error = causes(&error);
+            let error = chain(&error);
             tracing::warn!(registry, item, error, "a call failed");
             Reply::failure(error)
         })
@@ -96,7 +96,10 @@ impl Desk {
     fn generate(&self, table: &dyn Table, context: Option<&[u8]>) -> Result<Reply, CallError> {
         let schema = table.schema();
         let mut query = context::parse(schema, context)?;
-        let store = Reader::open(&self.state_dir)?;
+        let mut store = Reader::open(&self.state_dir)?;
+        if schema.kind == TableKind::Live {
+            store = store.with_own(self.delivery.gaps()?, vec![self.options.feed.status()]);
+        }
         let scope = if schema.kind == TableKind::Events {
             self.delivery.narrow(&self.manager, &self.registration, &store, schema, &mut query)?
         } else {

@@ -37,6 +37,8 @@ use crate::{
 pub struct Reader {
     dir: PathBuf,
     file: RefCell<Option<OpenFile>>,
+    /// What only the process that reads knows.
+    own: (Vec<Gap>, Vec<FeedStatus>),
 }
 
 /// The file that is read now.
@@ -99,9 +101,15 @@ impl Reader {
     /// Opens `dir/history.db` to read. A directory without one is an empty store, not an error; it is looked for again at
     /// every question, and a file that took the place of the one that was read is noticed.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let reader = Self { dir: dir.to_owned(), file: RefCell::new(None) };
+        let reader = Self { dir: dir.to_owned(), file: RefCell::new(None), own: Default::default() };
         reader.file()?;
         Ok(reader)
+    }
+
+    /// Shows, after what the recorder wrote, gaps and feeds of the process that reads: those of its line to osquery.
+    pub fn with_own(mut self, gaps: Vec<Gap>, sources: Vec<FeedStatus>) -> Self {
+        self.own = (gaps, sources);
+        self
     }
 
     fn file(&self) -> Result<Ref<'_, Option<OpenFile>>, StoreError> {
@@ -172,7 +180,7 @@ impl Reader {
 
     /// Gaps, the oldest first; with the one before the oldest record.
     pub fn gaps(&self) -> Result<Vec<Gap>, StoreError> {
-        self.read(|file| {
+        let written: Vec<Gap> = self.read(|file| {
             let read = || {
                 let mut gaps = status::gaps(&file.conn, false)?;
                 if let Some(since) = status::kept_since(&file.conn)? {
@@ -181,12 +189,14 @@ impl Reader {
                 Ok(gaps)
             };
             read().map_err(StoreError::database("read the gaps"))
-        })
+        })?;
+        Ok(written.into_iter().chain(self.own.0.iter().cloned()).collect())
     }
 
     /// The sources as the recorder last wrote them.
     pub fn sources(&self) -> Result<Vec<FeedStatus>, StoreError> {
-        self.read(|file| status::sources(&file.conn).map_err(StoreError::database("read the sources")))
+        let written: Vec<FeedStatus> = self.read(|file| status::sources(&file.conn).map_err(StoreError::database("read the sources")))?;
+        Ok(written.into_iter().chain(self.own.1.iter().cloned()).collect())
     }
 
     /// What `recorder_info` says of the store.
