@@ -4,6 +4,7 @@
 
 mod config;
 mod containerd;
+mod cri;
 mod discover;
 mod disk;
 mod docker;
@@ -11,14 +12,18 @@ mod error;
 mod grpc;
 mod labels;
 mod netns;
+mod parked;
 mod process;
+mod sight;
 mod sockets;
 mod supervise;
 
 pub use config::{RuntimeConfig, SourcesConfig};
-/// What containerd says, for those who test its decoder.
 #[doc(hidden)]
 pub use containerd::{ImageChange, Naming, Told, Undecodable, decode as decode_containerd};
+/// What containerd and CRI servers say, for those who test the decoders.
+#[doc(hidden)]
+pub use cri::{Nonsense, decode as decode_cri};
 #[doc(hidden)]
 pub use docker::fuzzing as docker_fuzzing;
 pub use error::SourceError;

@@ -74,6 +74,7 @@ const KINDS: &[Kind] = &[
         candidates: discover::CONTAINERD,
         open: |site| Box::new(crate::containerd::Containerd::new(site)),
     },
+    Kind { source: "cri", config: |c| &c.cri, candidates: discover::CRI, open: |site| Box::new(crate::cri::Cri::new(site)) },
 ];
 
 /// [`Source`], for a trait object.

@@ -8,7 +8,6 @@ mod decode;
 mod images;
 mod inventory;
 mod naming;
-mod parked;
 mod snapshot;
 mod spec;
 
@@ -18,53 +17,48 @@ use containerd_client::{
     services::v1::{SubscribeRequest, events_client::EventsClient, version_client::VersionClient},
     types::Envelope,
 };
-use mayfly_history::{
-    Nanos,
-    container::{Action, ContainerEvent, ContainerKey, Report, Witness},
-    now,
-};
+use mayfly_history::container::{Action, ContainerEvent, ContainerKey, Report, Witness};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, transport::Channel};
 
 pub use decode::{ImageChange, Told, Undecodable, decode};
+pub(crate) use naming::MAX_ID;
 pub use naming::Naming;
-pub(crate) use naming::docker_beside;
+use naming::docker_beside;
 pub(crate) use spec::{MAX_SPEC, Spec};
 
-use self::{inventory::Inventory, naming::MOBY, parked::Parking};
+use self::{inventory::Inventory, naming::MOBY};
 use crate::{
     disk,
     error::{SourceError, chain},
     grpc,
+    parked::Parking,
+    sight::Sight,
     supervise::{Site, Source},
 };
 
 /// An event waits this long for the details that come with it; they are sent after it then.
-const DETAILS_WITHIN: Duration = Duration::from_millis(200);
+pub(crate) const DETAILS_WITHIN: Duration = Duration::from_millis(200);
 /// Questions under way. More at once come from a storm, whose events go without details.
-const MAX_LOOKUPS: usize = 256;
+pub(crate) const MAX_LOOKUPS: usize = 256;
 /// Envelopes read ahead while a snapshot is taken; containerd keeps the rest.
-const READ_AHEAD: usize = 1024;
+pub(crate) const READ_AHEAD: usize = 1024;
 
 /// Follows one containerd.
 #[derive(Debug)]
 pub(crate) struct Containerd {
     site: Site,
     naming: Naming,
-    /// Since when nobody looked; `None` before the very first look, and while the stream flows.
-    blind_since: Option<Nanos>,
-    /// The stream broke in this process, as against a recorder that was not there.
-    broke: bool,
+    sight: Sight,
 }
 
 impl Containerd {
     pub(crate) fn new(site: Site) -> Self {
         let docker = site.socket().and_then(|socket| docker_beside(&socket, &site.config.docker)).map(Arc::from);
         let naming = Naming::new(Arc::clone(&site.endpoint), docker);
-        let last_event = || site.recorder.cursor(&site.feed)?.parse().ok();
-        let blind_since = site.recorder.blind_since().or_else(last_event);
-        Self { site, naming, blind_since, broke: false }
+        let sight = Sight::new(&site);
+        Self { site, naming, sight }
     }
 
     fn broken(&self, request: &str, reason: Status) -> SourceError {
@@ -112,7 +106,7 @@ impl<'a> Session<'a> {
     async fn run(&mut self, stop: &CancellationToken) -> Result<(), SourceError> {
         let (send, mut envelopes) = mpsc::channel(READ_AHEAD);
         let mut reader = JoinSet::new();
-        reader.spawn(subscribe(self.channel.clone(), send));
+        reader.spawn(subscribe(self.channel.clone(), decode::FILTER, send));
         if let Some(began) = stop.run_until_cancelled(self.begin()).await {
             began?;
         }
@@ -133,8 +127,7 @@ impl<'a> Session<'a> {
                 }
             }
         };
-        self.source.blind_since = Some(now());
-        self.source.broke = true;
+        self.source.sight.lose();
         ended
     }
 
@@ -149,17 +142,8 @@ impl<'a> Session<'a> {
         for namespace in &namespaces {
             self.look(namespace).await.map_err(|status| self.source.broken("the containers", status))?;
         }
-        if let Some(from) = self.source.blind_since.take()
-            && std::mem::take(&mut self.source.broke)
-        {
-            self.source.site.feed.blind(
-                "daemon_down",
-                from,
-                Some(now()),
-                0,
-                "containerd keeps no events: what came and went meanwhile is not known",
-            );
-        }
+        let Containerd { site, sight, .. } = &mut *self.source;
+        sight.regain(site, "containerd keeps no events: of what came and went meanwhile nothing is known");
         Ok(())
     }
 
@@ -225,9 +209,9 @@ impl<'a> Session<'a> {
 }
 
 /// Reads the event stream into `envelopes` until it ends.
-async fn subscribe(channel: Channel, envelopes: mpsc::Sender<Result<Envelope, Status>>) {
+pub(crate) async fn subscribe(channel: Channel, filter: &'static str, envelopes: mpsc::Sender<Result<Envelope, Status>>) {
     let read = async {
-        let request = SubscribeRequest { filters: vec![decode::FILTER.into()] };
+        let request = SubscribeRequest { filters: vec![filter.into()] };
         let mut stream = EventsClient::new(channel).subscribe(request).await?.into_inner();
         while let Some(envelope) = stream.message().await? {
             if envelopes.send(Ok(envelope)).await.is_err() {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use containerd_client::types::v1::{Process as Task, Status as TaskStatus};
 use mayfly_history::{
-    container::{Action, ContainerEvent, ContainerKey, Details, Report, Run, Snapshot, State, Witness},
+    container::{Details, Report, Run, Snapshot, State, Witness},
     now,
 };
 use tonic::Status;
@@ -22,14 +22,15 @@ impl Session<'_> {
         let taken_ns = now();
         let mut tasks: HashMap<String, Task> =
             self.inventory.tasks(namespace).await?.into_iter().map(|task| (task.id.clone(), task)).collect();
-        if namespace == MOBY {
-            for (id, task) in tasks {
-                self.look_at_dockers(&id, task).await;
-            }
-            return Ok(());
-        }
+        // containerd has those of Docker's containers that run, and knows nothing else of them.
+        let listed = if namespace == MOBY {
+            let docker = || Details { runtime: Naming::runtime(MOBY), ..Details::default() };
+            tasks.keys().map(|id| (id.clone(), docker())).collect()
+        } else {
+            self.inventory.containers(namespace).await?
+        };
         let mut containers = Vec::new();
-        for (id, mut details) in self.inventory.containers(namespace).await? {
+        for (id, mut details) in listed {
             let Some(key) = self.source.naming.key(namespace, &id) else { continue };
             let mut state = State::Created;
             if let Some(task) = tasks.remove(&id) {
@@ -44,42 +45,11 @@ impl Session<'_> {
             runtime_namespace: namespace.into(),
             witness: Witness::Containerd,
             taken_ns,
-            blind_since: self.source.blind_since,
+            blind_since: self.source.sight.blind_since(),
             containers,
         };
         site.recorder.sinks().containers.push(&site.feed, Report::Snapshot(Box::new(snapshot)));
         self.inventory.learn_images(namespace).await
-    }
-
-    /// A task of Docker's. containerd has those of Docker's containers that run, not all of them, so that only Docker's own list is a snapshot;
-    /// but what ended while Docker was away is told here alone.
-    async fn look_at_dockers(&mut self, id: &str, task: Task) {
-        let Some(key) = self.source.naming.key(MOBY, id) else { return };
-        let state = state_of(&task);
-        let details = Details { runtime: Naming::runtime(MOBY), run: run_of(&task, state).await, ..Details::default() };
-        match (state, details.run.finished_ns) {
-            (State::Exited, Some(time_ns)) if self.source.blind_since.is_some_and(|since| time_ns >= since) => {
-                self.teller.tell(Box::new(ended(key, time_ns, details)));
-            }
-            (State::Running | State::Paused, _) => self.teller.add(key, details),
-            _ => {}
-        }
-    }
-}
-
-/// The end of a container, found afterwards.
-fn ended(key: ContainerKey, time_ns: i64, details: Details) -> ContainerEvent {
-    ContainerEvent {
-        time_ns,
-        action: Action::Die,
-        source: Witness::Containerd,
-        recovered: true,
-        key,
-        exec_id: None,
-        lifetime_ms: None,
-        details,
-        attributes: Default::default(),
-        settled: false,
     }
 }
 

@@ -14,7 +14,7 @@ const MOST: usize = 1024;
 
 /// What was read of each first process while it waited; it goes with the start.
 #[derive(Debug, Default)]
-pub(super) struct Parking(HashMap<ContainerKey, Parked>);
+pub(crate) struct Parking(HashMap<ContainerKey, Parked>);
 
 #[derive(Debug)]
 struct Parked {
@@ -26,7 +26,7 @@ struct Parked {
 
 impl Parking {
     /// Reads what the kernel knows of a process that waits.
-    pub(super) async fn park(&mut self, key: ContainerKey, pid: i64) {
+    pub(crate) async fn park(&mut self, key: ContainerKey, pid: i64) {
         // Gone already: the start will have its pid, and nothing more.
         let Ok(process) = Process::open(pid) else { return };
         let mut parked = Parked { run: process.run(), netns: None };
@@ -41,8 +41,13 @@ impl Parking {
         }
     }
 
+    /// Whether a container's process was read.
+    pub(crate) fn holds(&self, key: &ContainerKey) -> bool {
+        self.0.contains_key(key)
+    }
+
     /// Adds what was read to the start of the process.
-    pub(super) async fn start(&mut self, event: &mut ContainerEvent) {
+    pub(crate) async fn start(&mut self, event: &mut ContainerEvent) {
         let Some(mut parked) = self.0.remove(&event.key) else { return };
         let told = std::mem::take(&mut event.details.run);
         if told.pid.is_some() && told.pid != parked.run.pid {
@@ -50,11 +55,14 @@ impl Parking {
             return;
         }
         parked.read_addresses().await;
+        if parked.run.ip_addresses.is_empty() {
+            parked.run.ip_addresses = told.ip_addresses;
+        }
         event.details.run = Run { started_ns: told.started_ns, ..parked.run };
     }
 
     /// Forgets a container.
-    pub(super) fn leave(&mut self, key: &ContainerKey) {
+    pub(crate) fn leave(&mut self, key: &ContainerKey) {
         self.0.remove(key);
     }
 }

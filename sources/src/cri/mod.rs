@@ -1,0 +1,294 @@
+//! The Kubernetes Container Runtime Interface: pods, and what their runtime says of their containers.
+//!
+//! CRI-O tells by `GetContainerEvents`. That call of containerd is not used: 1.6 has none, and 1.7 gives each event to one
+//! caller alone, so that kubelet would miss what is read here. But containerd's own events tell the same and more; each of Kubernetes'
+//! is taken as the moment to ask the CRI server for what only it knows.
+
+mod client;
+mod decode;
+mod details;
+mod messages;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use mayfly_history::{
+    container::{Action, ContainerEvent, ContainerKey, Details, Report, Runtime, Snapshot, State, Witness},
+    now,
+};
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status, transport::Channel};
+
+pub use decode::{Nonsense, decode};
+
+use self::{
+    client::Client,
+    details::{of_container, of_sandbox},
+    messages::ContainerEventResponse,
+};
+use crate::{
+    containerd::{self, DETAILS_WITHIN, MAX_ID, MAX_LOOKUPS, Naming, READ_AHEAD, Told},
+    error::{SourceError, chain},
+    grpc,
+    parked::Parking,
+    sight::Sight,
+    supervise::{Site, Source},
+};
+
+/// Where Kubernetes keeps its containers in containerd.
+const K8S: &str = "k8s.io";
+/// The moments at which there is something to ask.
+const MOMENTS: &str = r#"namespace=="k8s.io",topic~="^/tasks/(create|start|exit)$""#;
+/// The server notes what happened a little after containerd told of it: asked again after these pauses while it knows nothing yet.
+const ASK_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(300)];
+
+/// Follows one CRI server.
+#[derive(Debug)]
+pub(crate) struct Cri {
+    site: Site,
+    sight: Sight,
+}
+
+impl Cri {
+    pub(crate) fn new(site: Site) -> Self {
+        Self { sight: Sight::new(&site), site }
+    }
+
+    fn broken(&self, request: &str, reason: Status) -> SourceError {
+        SourceError::Broken { endpoint: self.site.endpoint.to_string(), request: request.into(), reason: reason.into() }
+    }
+
+    /// Waits for a server that can be followed to take this one's place.
+    async fn give_up(&self, why: &str, hint: &str, stop: &CancellationToken) -> Result<(), SourceError> {
+        self.site.feed.disabled(why, hint);
+        stop.cancelled().await;
+        Ok(())
+    }
+}
+
+impl Source for Cri {
+    async fn follow(&mut self, stop: CancellationToken) -> Result<(), SourceError> {
+        let Some(socket) = self.site.socket() else {
+            return Err(SourceError::Unsupported {
+                endpoint: self.site.endpoint.to_string(),
+                why: "CRI servers listen on unix:// sockets only",
+            });
+        };
+        let open = |reason| SourceError::Open { endpoint: self.site.endpoint.to_string(), reason };
+        let channel = grpc::connect(&socket).await.map_err(open)?;
+        let version = match Client::new(channel.clone()).version().await {
+            Err(status) if status.code() == Code::Unimplemented => {
+                let hint = "only Kubernetes needs it; where containerd runs without, its containers are recorded by the source containerd";
+                return self.give_up("no CRI server (runtime.v1) listens here", hint, &stop).await;
+            }
+            answer => answer.map_err(|status| self.broken("the version", status))?,
+        };
+        tracing::info!(endpoint = &*self.site.endpoint, runtime = version.runtime_name, version = version.runtime_version, "following CRI");
+        let (runtime, namespace) = match version.runtime_name.as_str() {
+            "containerd" => (Runtime::Containerd, K8S),
+            "docker" => return self.give_up("it stands for a Docker", "the source docker records its containers", &stop).await,
+            "cri-o" => (Runtime::CriO, ""),
+            _ => (Runtime::Unknown, ""),
+        };
+        let server = Server { site: self.site.clone(), client: Client::new(channel.clone()), runtime, namespace: namespace.into() };
+        let ended = if runtime == Runtime::Containerd {
+            self.ask_at_events(server, channel, &stop).await
+        } else {
+            self.follow_events(server, &stop).await
+        };
+        self.sight.lose();
+        ended
+    }
+}
+
+impl Cri {
+    /// Records the server's own events.
+    async fn follow_events(&mut self, server: Server, stop: &CancellationToken) -> Result<(), SourceError> {
+        let (send, mut events) = mpsc::channel(READ_AHEAD);
+        let mut reader = JoinSet::new();
+        reader.spawn(subscribe(server.client.clone(), send));
+        self.begin(&server, stop).await?;
+        let mut parking = Parking::default();
+        let mut heard = 0;
+        while let Some(event) = stop.run_until_cancelled(events.recv()).await {
+            match event {
+                Some(Ok(said)) => match decode::read(&server.site.endpoint, server.runtime, said) {
+                    Ok(event) => {
+                        heard += 1;
+                        server.tell(event, &mut parking).await;
+                    }
+                    Err(error) => server.site.feed.reject(chain(&error)),
+                },
+                Some(Err(status)) if heard == 0 && matches!(status.code(), Code::Unimplemented | Code::Unknown) => {
+                    let hint = "enable its container events (CRI-O: `enable_pod_events = true`)";
+                    return self.give_up(status.message(), hint, stop).await;
+                }
+                Some(Err(status)) => return Err(self.broken("events", status)),
+                None => return Err(SourceError::Closed { endpoint: self.site.endpoint.to_string(), events: heard }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the server whenever containerd says that something happened to a container of Kubernetes.
+    async fn ask_at_events(&mut self, server: Server, channel: Channel, stop: &CancellationToken) -> Result<(), SourceError> {
+        let (send, mut envelopes) = mpsc::channel(READ_AHEAD);
+        let mut reader = JoinSet::new();
+        reader.spawn(containerd::subscribe(channel, MOMENTS, send));
+        self.begin(&server, stop).await?;
+        let naming = Naming::new(Arc::clone(&self.site.endpoint), None);
+        let mut heard = 0;
+        let mut questions = JoinSet::new();
+        while let Some(envelope) = stop.run_until_cancelled(envelopes.recv()).await {
+            while questions.try_join_next().is_some() {}
+            heard += 1;
+            let moment = match envelope {
+                Some(Ok(envelope)) => containerd::decode(&naming, &envelope),
+                Some(Err(status)) => return Err(self.broken("events", status)),
+                None => return Err(SourceError::Closed { endpoint: self.site.endpoint.to_string(), events: heard }),
+            };
+            let (key, wanted) = match moment {
+                Ok(Told::Parked { key, .. }) => (key, State::Created),
+                Ok(Told::Event(event)) if event.action == Action::Start => (event.key, State::Running),
+                Ok(Told::Event(event)) if event.action == Action::Die => (event.key, State::Exited),
+                // What makes no sense is counted where it is recorded.
+                _ => continue,
+            };
+            if questions.len() < MAX_LOOKUPS {
+                questions.spawn(server.clone().ask(key, wanted));
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells of all containers and pods. The list is asked for after the events, and with another answer in between, so that it misses nothing.
+    async fn begin(&mut self, server: &Server, stop: &CancellationToken) -> Result<(), SourceError> {
+        let look = async {
+            server.client.version().await?;
+            self.site.feed.running();
+            server.look(self.sight.blind_since()).await
+        };
+        match stop.run_until_cancelled(look).await {
+            None => return Ok(()),
+            Some(looked) => looked.map_err(|status| self.broken("the containers", status))?,
+        }
+        self.sight.regain(&self.site, "CRI servers keep no events: of what came and went meanwhile nothing is known");
+        Ok(())
+    }
+}
+
+/// Reads the event stream into `events` until it ends.
+async fn subscribe(client: Client, events: mpsc::Sender<Result<ContainerEventResponse, Status>>) {
+    let read = async {
+        let mut stream = client.events().await?;
+        while let Some(event) = stream.message().await? {
+            if events.send(Ok(event)).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    };
+    if let Err(status) = read.await {
+        let _ = events.send(Err(status)).await;
+    }
+}
+
+/// One server, and how its containers are recorded.
+#[derive(Clone, Debug)]
+struct Server {
+    site: Site,
+    client: Client,
+    runtime: Runtime,
+    namespace: Arc<str>,
+}
+
+impl Server {
+    fn key(&self, id: &str) -> Option<ContainerKey> {
+        let known = !id.is_empty() && id.len() <= MAX_ID;
+        let (runtime_namespace, endpoint) = (Arc::clone(&self.namespace), Arc::clone(&self.site.endpoint));
+        known.then(|| ContainerKey { container_id: id.into(), runtime_namespace, endpoint })
+    }
+
+    /// Reports everything that the server has.
+    async fn look(&self, blind_since: Option<i64>) -> Result<(), Status> {
+        let taken_ns = now();
+        let mut containers = Vec::new();
+        let mut pods = HashMap::new();
+        for pod in self.client.sandboxes().await?.items {
+            let Ok(answer) = self.client.sandbox(&pod.id).await else { continue };
+            let (Some(key), Some(status)) = (self.key(&pod.id), answer.status) else { continue };
+            let (state, details) = of_sandbox(self.runtime, &status, &answer.info);
+            containers.push((key, state, details));
+            pods.insert(pod.id, status);
+        }
+        for container in self.client.containers().await?.containers {
+            let Ok(answer) = self.client.container(&container.id).await else { continue };
+            let (Some(key), Some(status)) = (self.key(&container.id), answer.status) else { continue };
+            let (state, details) = of_container(self.runtime, status, &answer.info, pods.get(&container.pod_sandbox_id));
+            containers.push((key, state, details));
+        }
+        let endpoint = Arc::clone(&self.site.endpoint);
+        let snapshot =
+            Snapshot { endpoint, runtime_namespace: Arc::clone(&self.namespace), witness: Witness::Cri, taken_ns, blind_since, containers };
+        self.site.recorder.sinks().containers.push(&self.site.feed, Report::Snapshot(Box::new(snapshot)));
+        Ok(())
+    }
+
+    /// Tells an event of the server's own, with what more can be found out at once.
+    async fn tell(&self, mut event: Box<ContainerEvent>, parking: &mut Parking) {
+        let id = Arc::clone(&event.key.container_id);
+        if matches!(event.action, Action::Create | Action::Start)
+            && let Ok(Some((_, mut details))) = tokio::time::timeout(DETAILS_WITHIN, self.status(&id)).await
+        {
+            let told = std::mem::take(&mut event.details);
+            let pid = details.run.pid.take();
+            if let Some(pid) = pid.filter(|_| event.action == Action::Create || !parking.holds(&event.key)) {
+                parking.park(event.key.clone(), pid).await;
+            }
+            details.sandbox_id = details.sandbox_id.or(told.sandbox_id);
+            details.labels.extend(told.labels);
+            details.run = told.run;
+            event.details = details;
+            if event.action == Action::Start {
+                event.details.run.pid = pid;
+            }
+        }
+        match event.action {
+            Action::Start => parking.start(&mut event).await,
+            Action::Die | Action::Destroy => parking.leave(&event.key),
+            _ => {}
+        }
+        let cursor = event.time_ns.to_string();
+        self.site.recorder.sinks().containers.push_at(&self.site.feed, Report::Event(event), cursor);
+    }
+
+    /// Asks for a container of containerd's until the server knows that it is so far.
+    async fn ask(self, key: ContainerKey, wanted: State) {
+        let mut last = None;
+        for pause in ASK_AFTER {
+            tokio::time::sleep(pause).await;
+            last = self.status(&key.container_id).await.or(last);
+            if last.as_ref().is_some_and(|(state, _)| *state >= wanted) {
+                break;
+            }
+        }
+        let Some((_, details)) = last else { return };
+        let report = Report::Details { key, witness: Witness::Cri, details: Box::new(details) };
+        self.site.recorder.sinks().containers.push_at(&self.site.feed, report, now().to_string());
+    }
+
+    /// What the server knows of a container, or of the pod's sandbox that is one.
+    async fn status(&self, id: &str) -> Option<(State, Details)> {
+        match self.client.container(id).await {
+            Ok(answer) => Some(of_container(self.runtime, answer.status?, &answer.info, None)),
+            Err(status) if status.code() == Code::NotFound => {
+                let answer = self.client.sandbox(id).await.ok()?;
+                Some(of_sandbox(self.runtime, &answer.status?, &answer.info))
+            }
+            Err(status) => {
+                tracing::debug!(container = id, %status, "the CRI server does not tell of the container");
+                None
+            }
+        }
+    }
+}
