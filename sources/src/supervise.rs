@@ -211,6 +211,10 @@ async fn tend(open: fn(Site) -> Box<dyn Follow>, site: Site, hint: String, mut p
         let error = match outcome {
             None => continue,
             Some(Ok(Ok(()))) => return,
+            Some(Ok(Err(error @ SourceError::Unsupported { .. }))) => {
+                site.feed.disabled(chain(&error), error.hint());
+                return;
+            }
             Some(Ok(Err(error))) => error,
             Some(Err(_)) => {
                 source = open(site.clone());

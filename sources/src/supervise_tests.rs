@@ -76,6 +76,20 @@ async fn a_source_that_fails_or_panics_is_started_again() {
     assert_eq!(feed.status().restarts, 2);
 }
 
+#[tokio::test]
+async fn an_endpoint_that_cannot_be_followed_is_disabled_for_good() {
+    let site = site("ssh://host");
+    let feed = site.feed.clone();
+    let (_send, present) = watch::channel(Present::new());
+    tend(|site| Box::new(crate::docker::Docker::new(site)), site, String::new(), present, CancellationToken::new()).await;
+    let status = feed.status();
+    assert_eq!(
+        (status.state.as_str(), status.last_error.as_str()),
+        ("disabled", "ssh://host cannot be followed: neither unix:// nor tcp://")
+    );
+    assert!(status.hint.contains("unix://"));
+}
+
 /// Notes how often it was begun.
 struct Calm(Feed);
 

@@ -68,8 +68,9 @@ impl<'s> Session<'s> {
         let stored = site.recorder.cursor(&site.feed).and_then(|cursor| cursor.parse().ok());
         let blind_since = if source.listed { source.blind_since } else { site.recorder.blind_since().or(stored) };
         let own_gap = source.listed && blind_since.is_some();
-        let stored = source.position.or(stored);
         let at = now();
+        // A clock that stepped back must not make the resumed stream begin in the future.
+        let stored = source.position.or(stored).map(|stored: Nanos| stored.min(at));
         let since = stored.or(blind_since).map_or(at, |resumed| resumed - overlap);
         let path = format!("/events?since={}.{:09}&filters={FILTERS}", since.div_euclid(1_000_000_000), since.rem_euclid(1_000_000_000));
         let lines = api.lines(&path).await?;
@@ -256,7 +257,7 @@ impl<'s> Session<'s> {
             (Some(_), _) if resumed.reached_back => "the daemon's backlog reaches back to the last event seen",
             (Some(_), None) => "the daemon kept no events of that time; reconciled with its list of containers",
             (Some(_), Some(_)) => {
-                "the daemon's backlog (256 events) begins after the last event seen; reconciled with its list of containers"
+                "the daemon's backlog begins after the last event seen: it restarted, or had more events than the 256 that it keeps; reconciled with its list of containers"
             }
         };
         if let (true, Some(from)) = (resumed.own_gap, resumed.blind_since) {
