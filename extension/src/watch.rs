@@ -44,7 +44,7 @@ pub fn run(names: &[String], json: bool, state_dir: &Path) -> Result<ExitCode, W
     let mut seen = BTreeMap::new();
     let mut reader = Reader::open(state_dir)?;
     for table in &tables {
-        seen.insert(table.schema().name, reader.bounds(table.schema())?.map(|(_, newest)| newest));
+        seen.insert(table.schema().name, reader.bounds(table.schema())?.map(|(newest, _)| newest));
     }
     if terminal {
         let _ = writeln!(io::stderr(), "watching {} (ctrl-c ends)", tables.iter().map(|t| t.schema().name).collect::<Vec<_>>().join(", "));
@@ -107,7 +107,7 @@ fn print_after(
     after: Option<Eid>,
     printer: &mut Printer<impl Write>,
 ) -> Result<Option<Eid>, WatchError> {
-    let Some((_, newest)) = reader.bounds(table.schema())? else { return Ok(None) };
+    let Some((newest, _)) = reader.bounds(table.schema())? else { return Ok(None) };
     if after.is_some_and(|after| after >= newest) {
         return Ok(None);
     }
