@@ -176,7 +176,7 @@ fn check_container(verdict: &mut Verdict, events: &[Lifecycle], name: &str, code
     story.sort_by_key(|e| e.time_ns());
     let told: Vec<_> = story.iter().map(|e| e.action()).collect();
     verdict.check(told == steps, "story out of order in time", || format!("{name}: {told:?}"));
-    for event in events {
+    for event in story {
         let what = event.action();
         let at = || format!("{name}: {event:?}");
         verdict.check(event.text("image").contains("busybox:test"), format!("{what} without image"), at);

@@ -1,6 +1,6 @@
 //! Lifecycle events as the tests read them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde_json::Value;
 
@@ -10,8 +10,22 @@ use crate::{
 };
 
 /// One row of `container_lifecycle_events`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Lifecycle(Row);
+
+/// What matters of a row, in one line.
+impl fmt::Debug for Lifecycle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.text("eid"), self.action())?;
+        for column in ["time_ns", "source", "recovered", "pid", "exit_code", "lifetime_ms", "ip_addresses", "image", "image_id"] {
+            match self.0.get(column) {
+                None | Some(Value::Null) => {}
+                Some(value) => write!(f, " {column}={value}")?,
+            }
+        }
+        Ok(())
+    }
+}
 
 impl Lifecycle {
     /// All rows, in the order of recording.
