@@ -87,6 +87,7 @@ impl Manager {
         // The generated code makes room for as many elements as a list says it has: say how many may be believed.
         let bounds = TConfiguration::builder()
             .max_message_size(Some(MOST_BYTES))
+            .max_frame_size(None)
             .max_string_size(Some(MOST_BYTES))
             .max_container_size(Some(MOST_ROWS))
             .build()

@@ -15,7 +15,7 @@ use std::{
 };
 
 use mayfly_history::{
-    TableSchema,
+    TableSchema, chain,
     feed::Gap,
     store::{Reader as Store, StoreError},
 };
@@ -220,7 +220,7 @@ impl Delivery {
         };
         let done = work(book.insert(open));
         if let Err(DeliveryError::Book(error)) = &done {
-            tracing::error!(%error, "the delivery book failed; opening it anew");
+            tracing::error!(error = chain(error), "the delivery book failed; opening it anew");
             *book = None;
         }
         done

@@ -106,6 +106,7 @@ pub(super) fn converse(stream: UnixStream, service: &dyn Service, limits: &Limit
     let mut output = Timed::new(stream.try_clone()?);
     let bounds = TConfiguration::builder()
         .max_message_size(Some(limits.request_bytes))
+        .max_frame_size(None)
         .max_string_size(Some(limits.request_bytes))
         .max_container_size(Some(1024))
         .max_recursion_depth(Some(16))

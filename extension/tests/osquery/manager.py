@@ -9,6 +9,7 @@ file is osqueryd's next worker; a missing file is an osquery that was never here
 
 import glob
 import json
+import logging
 import os
 import sqlite3
 import sys
@@ -235,6 +236,7 @@ def obey(manager, command):
 
 
 def main():
+    logging.disable()  # Thrift logs each attempt to reach a socket that is not there yet
     socket, database = sys.argv[1:3]
     for stale in glob.glob(glob.escape(socket) + "*"):
         os.remove(stale)

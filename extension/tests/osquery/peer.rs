@@ -105,7 +105,9 @@ impl Place {
             feed: feed.clone(),
             on_shutdown: Arc::new({
                 let shutdowns = Arc::clone(&shutdowns);
-                move || drop(shutdowns.fetch_add(1, SeqCst))
+                move || {
+                    shutdowns.fetch_add(1, SeqCst);
+                }
             }),
         };
         Running { extension: Extension::start(options).unwrap(), feed, shutdowns }
