@@ -27,12 +27,12 @@ const SCHEMA: &str = "
         instance TEXT NOT NULL, query TEXT NOT NULL, table_name TEXT NOT NULL,
         registration TEXT NOT NULL, timestamp TEXT NOT NULL, counter TEXT NOT NULL,
         after TEXT, upto TEXT, first_upto TEXT, offers INTEGER NOT NULL, given_up INTEGER NOT NULL, cap INTEGER NOT NULL,
-        first TEXT, first_ns INTEGER, behind TEXT, behind_ns INTEGER, used_ns INTEGER NOT NULL,
+        behind TEXT, behind_ns INTEGER, used_ns INTEGER NOT NULL,
         PRIMARY KEY (instance, query, table_name)
     ) WITHOUT ROWID;
     CREATE TABLE consumers (
         name TEXT NOT NULL, table_name TEXT NOT NULL,
-        acknowledged TEXT, behind TEXT, behind_ns INTEGER, used_ns INTEGER NOT NULL,
+        acknowledged TEXT, told_upto TEXT, used_ns INTEGER NOT NULL,
         PRIMARY KEY (name, table_name)
     ) WITHOUT ROWID;
     CREATE TABLE gaps (
@@ -67,8 +67,10 @@ impl BookError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Consumer {
     pub(super) acknowledged: Option<Eid>,
-    /// The first event that it had not acknowledged.
-    pub(super) behind: Option<Waiting>,
+    /// Of what retention dropped, the newest event that a gap told of.
+    pub(super) told_upto: Option<Eid>,
+    /// When it last read.
+    pub(super) looked_ns: Nanos,
 }
 
 /// Whose cursor: osquery's database, the scheduled query in it, the table.
@@ -198,8 +200,7 @@ impl Page<'_> {
     }
 
     pub(super) fn cursor(&self, key: Key<'_>) -> Result<Option<Cursor>, BookError> {
-        let sql =
-            "SELECT registration, timestamp, counter, after, upto, first_upto, offers, given_up, cap, first, first_ns, behind, behind_ns
+        let sql = "SELECT registration, timestamp, counter, after, upto, first_upto, offers, given_up, cap, behind, behind_ns, used_ns
                    FROM cursors WHERE instance = ?1 AND query = ?2 AND table_name = ?3";
         let read = |row: &Row<'_>| {
             Ok(Cursor {
@@ -210,8 +211,8 @@ impl Page<'_> {
                 offers: row.get(6)?,
                 given_up: row.get(7)?,
                 cap: row.get(8)?,
-                first: waiting(row, 9)?,
-                behind: waiting(row, 11)?,
+                behind: waiting(row, 9)?,
+                looked_ns: row.get(11)?,
             })
         };
         let cursor = self.transaction.query_row(sql, params![key.instance, key.query, key.table], read).optional();
@@ -219,7 +220,7 @@ impl Page<'_> {
     }
 
     pub(super) fn keep_cursor(&self, key: Key<'_>, cursor: &Cursor) -> Result<(), BookError> {
-        let sql = "INSERT OR REPLACE INTO cursors VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
+        let sql = "INSERT OR REPLACE INTO cursors VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
         let kept = self.transaction.execute(
             sql,
             params![
@@ -235,32 +236,29 @@ impl Page<'_> {
                 cursor.offers,
                 cursor.given_up,
                 cursor.cap,
-                cursor.first.map(|w| w.eid.to_string()),
-                cursor.first.map(|w| w.time_ns),
                 cursor.behind.map(|w| w.eid.to_string()),
                 cursor.behind.map(|w| w.time_ns),
-                now(),
+                cursor.looked_ns,
             ],
         );
         kept.map(drop).map_err(self.fail("write a cursor"))
     }
 
     pub(super) fn consumer(&self, name: &str, table: &str) -> Result<Option<Consumer>, BookError> {
-        let sql = "SELECT acknowledged, behind, behind_ns FROM consumers WHERE name = ?1 AND table_name = ?2";
-        let read = |row: &Row<'_>| Ok(Consumer { acknowledged: eid(row, 0)?, behind: waiting(row, 1)? });
+        let sql = "SELECT acknowledged, told_upto, used_ns FROM consumers WHERE name = ?1 AND table_name = ?2";
+        let read = |row: &Row<'_>| Ok(Consumer { acknowledged: eid(row, 0)?, told_upto: eid(row, 1)?, looked_ns: row.get(2)? });
         self.transaction.query_row(sql, [name, table], read).optional().map_err(self.fail("read a consumer"))
     }
 
     pub(super) fn keep_consumer(&self, name: &str, table: &str, consumer: Consumer) -> Result<(), BookError> {
         let kept = self.transaction.execute(
-            "INSERT OR REPLACE INTO consumers VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT OR REPLACE INTO consumers VALUES (?1, ?2, ?3, ?4, ?5)",
             params![
                 name,
                 table,
                 consumer.acknowledged.map(|e| e.to_string()),
-                consumer.behind.map(|w| w.eid.to_string()),
-                consumer.behind.map(|w| w.time_ns),
-                now(),
+                consumer.told_upto.map(|e| e.to_string()),
+                consumer.looked_ns,
             ],
         );
         kept.map(drop).map_err(self.fail("write a consumer"))

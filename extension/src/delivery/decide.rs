@@ -18,6 +18,9 @@ pub(super) trait Log {
 
     /// The newest event.
     fn newest(&self) -> Result<Option<Eid>, Self::Error>;
+
+    /// The newest event that retention has dropped.
+    fn dropped(&self) -> Result<Option<Eid>, Self::Error>;
 }
 
 /// An event that a cursor has yet to deliver.
@@ -53,9 +56,9 @@ pub(super) struct Cursor {
     pub(super) given_up: u32,
     /// Most events of a batch; smaller than what is configured where answers grew too long.
     pub(super) cap: u32,
-    /// First event of the batch, and the first one behind it, as they were: who finds them gone knows that retention took them.
-    pub(super) first: Option<Waiting>,
+    /// The first event behind the batch as it was, and when that was looked at.
     pub(super) behind: Option<Waiting>,
+    pub(super) looked_ns: Nanos,
 }
 
 /// What became of the last run's batch.
@@ -103,43 +106,49 @@ pub(super) struct Decision {
 /// How often a batch is offered to runs that do not take it.
 pub(super) const OFFERS: u32 = 3;
 
-/// Decides what `run` gets, given the cursor that the run before it left, if any. A batch covers at most `max_rows` events.
-pub(super) fn decide<L: Log>(last: Option<&Cursor>, run: Run, start: Start, max_rows: u32, log: &L) -> Result<Decision, L::Error> {
+/// What the operator set.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    pub(super) start: Start,
+    /// Most events of a batch.
+    pub(super) max_rows: u32,
+}
+
+/// Decides what `run` gets at `now`, given the cursor that the run before it left, if any.
+pub(super) fn decide<L: Log>(last: Option<&Cursor>, run: Run, rules: Rules, now: Nanos, log: &L) -> Result<Decision, L::Error> {
+    let max_rows = rules.max_rows.max(1);
     let Some(last) = last else {
-        let after = match start {
+        let after = match rules.start {
             Start::Oldest => None,
             Start::Now => log.newest()?,
         };
-        let fresh = Cursor { run, after, offers: 1, cap: max_rows, ..Cursor::default() };
+        let fresh = Cursor { run, after, offers: 1, cap: max_rows, looked_ns: now, ..Cursor::default() };
         return Ok(Decision { cursor: fill(fresh, log)?, verdict: Verdict::New, expired: None });
     };
     if last.run == run {
         return Ok(Decision { cursor: last.clone(), verdict: Verdict::Same, expired: None });
     }
     let verdict = judge(last, &run);
-    let mut next = Cursor { run, cap: last.cap.min(max_rows).max(1), offers: 1, given_up: last.given_up, ..Cursor::default() };
-    let expected = match verdict {
+    let cap = last.cap.clamp(1, max_rows);
+    let mut next = Cursor { run, cap, offers: 1, given_up: last.given_up, looked_ns: now, ..Cursor::default() };
+    match verdict {
         Verdict::Again => {
             next.after = last.after;
             if last.run.registration == next.run.registration {
                 next.offers = last.offers + 1;
                 next.first_upto = last.first_upto;
             }
-            last.first
         }
         Verdict::GivenUp => {
             next.after = last.first_upto;
             next.given_up = next.given_up.saturating_add(1);
-            // Of events that joined the batch later, the first are still there.
-            if last.first_upto == last.upto { last.behind } else { None }
         }
         Verdict::New | Verdict::Same | Verdict::Taken => {
             next.after = last.upto;
-            next.cap = next.cap.saturating_mul(2).min(max_rows).max(1);
-            last.behind
+            next.cap = next.cap.saturating_mul(2).min(max_rows);
         }
-    };
-    let expired = expired(expected, log)?;
+    }
+    let expired = expired(last.upto, last.behind, last.looked_ns, log)?;
     if next.after > log.newest()?.or(next.after) {
         // The store's events are older than what was delivered: another store was put there. Its events are news.
         next.after = None;
@@ -166,21 +175,20 @@ fn judge(last: &Cursor, run: &Run) -> Verdict {
 fn fill<L: Log>(mut cursor: Cursor, log: &L) -> Result<Cursor, L::Error> {
     cursor.upto = log.nth_after(cursor.after, cursor.cap)?.or(cursor.after);
     cursor.first_upto = if cursor.offers == 1 { cursor.upto } else { cursor.first_upto.min(cursor.upto) };
-    cursor.first = log.first_after(cursor.after)?;
     cursor.behind = log.first_after(cursor.upto)?;
     Ok(cursor)
 }
 
-/// What retention took, if `expected` is no longer there.
-pub(super) fn expired<L: Log>(expected: Option<Waiting>, log: &L) -> Result<Option<Expired>, L::Error> {
-    let Some(expected) = expected else { return Ok(None) };
-    Ok(match log.first_after(None)? {
-        None => Some(Expired { from_ns: expected.time_ns, to_ns: None }),
-        Some(oldest) if oldest.eid > expected.eid => {
-            Some(Expired { from_ns: expected.time_ns, to_ns: Some(oldest.time_ns.max(expected.time_ns)) })
-        }
-        Some(_) => None,
-    })
+/// What retention took of the events after `seen`, of which `behind` was the first when it was looked at `looked_ns`.
+pub(super) fn expired<L: Log>(seen: Option<Eid>, behind: Option<Waiting>, looked_ns: Nanos, log: &L) -> Result<Option<Expired>, L::Error> {
+    let oldest = log.first_after(None)?;
+    // Of a store that was set aside, only the event that is gone tells.
+    let gone = behind.is_some_and(|behind| oldest.is_none_or(|oldest| oldest.eid > behind.eid));
+    if !gone && log.dropped()? <= seen {
+        return Ok(None);
+    }
+    let from_ns = behind.map_or(looked_ns, |behind| behind.time_ns);
+    Ok(Some(Expired { from_ns, to_ns: oldest.map(|oldest| oldest.time_ns.max(from_ns)) }))
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use std::{
 use mayfly_history::{
     TableSchema, chain,
     feed::Gap,
+    now,
     store::{Reader as Store, StoreError},
 };
 use mayfly_tables::{Op, Query};
@@ -29,7 +30,7 @@ pub use run::{Running, Schedule};
 use crate::manager::ManagerError;
 use book::{Book, Consumer, Key};
 use consumer::Reader;
-use decide::{Log, OFFERS, Verdict, decide, expired};
+use decide::{Log, OFFERS, Rules, Verdict, decide, expired};
 use run::StoreLog;
 
 /// Why a query of an event table cannot be answered. osquery logs the failure, takes no rows, and asks again.
@@ -79,7 +80,6 @@ pub struct Delivery {
 impl Delivery {
     /// Delivery that is remembered in `dir`.
     pub fn new(dir: &Path, config: DeliveryConfig) -> Self {
-        let config = DeliveryConfig { max_rows: config.max_rows.max(1), ..config };
         Self { dir: dir.to_owned(), config, book: Mutex::new(None) }
     }
 
@@ -127,7 +127,8 @@ impl Delivery {
     {
         self.write(|page| {
             let last = page.cursor(key)?;
-            let decision = decide(last.as_ref(), run, self.config.start, self.config.max_rows, log)?;
+            let rules = Rules { start: self.config.start, max_rows: self.config.max_rows };
+            let decision = decide(last.as_ref(), run, rules, now(), log)?;
             let bounds = bounds(decision.cursor.after, decision.cursor.upto);
             if decision.verdict == Verdict::Same {
                 return Ok(bounds);
@@ -192,12 +193,13 @@ impl Delivery {
                 // Another store was put there; its events are news.
                 acknowledged = None;
             }
-            let lost = expired(known.and_then(|known| known.behind).filter(|behind| Some(behind.eid) > acknowledged), log)?;
-            if let Some(lost) = lost {
+            if let Some(known) = known
+                && let Some(lost) = expired(acknowledged.max(known.told_upto), None, known.looked_ns, log)?
+            {
                 tracing::warn!(consumer = name, table, ?lost, "events expired before they were read");
                 page.add_gap(table, name, lost.from_ns, lost.to_ns)?;
             }
-            let consumer = Consumer { acknowledged, behind: log.first_after(acknowledged)? };
+            let consumer = Consumer { acknowledged, told_upto: log.dropped()?, looked_ns: now() };
             page.keep_consumer(name, table, consumer)?;
             Ok(bounds(acknowledged, log.nth_after(acknowledged, self.config.max_rows)?.or(acknowledged)))
         })

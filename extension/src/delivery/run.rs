@@ -68,6 +68,10 @@ impl Log for StoreLog<'_> {
     }
 
     fn newest(&self) -> Result<Option<Eid>, StoreError> {
-        Ok(self.store.bounds(self.schema)?.map(|(one, other)| one.max(other)))
+        Ok(self.store.bounds(self.schema)?.map(|(newest, _)| newest))
+    }
+
+    fn dropped(&self) -> Result<Option<Eid>, StoreError> {
+        self.store.dropped(self.schema)
     }
 }

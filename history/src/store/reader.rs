@@ -168,6 +168,15 @@ impl Reader {
         self.read_table(table, |file| events::bounds(file, table))
     }
 
+    /// The newest event of a table that retention has dropped; `None`: none was.
+    pub fn dropped(&self, table: &TableSchema) -> Result<Option<Eid>, StoreError> {
+        self.read(|file| {
+            let read = || Ok(status::dropped(&file.conn, table.name)?.zip(Some(Generations::load(&file.conn)?)));
+            let dropped = read().map_err(StoreError::database("read how far events were dropped"))?;
+            Ok(dropped.map(|(sequence, generations)| generations.eid(sequence)))
+        })
+    }
+
     /// Visits the intervals of a history, ordered by key and start.
     pub fn intervals(
         &self,

@@ -85,6 +85,7 @@ fn drop_block(conn: &Connection, name: &str, before: i64) -> Result<bool, rusqli
     let oldest: Option<(i64, i64, i64)> = conn.prepare_cached(&sql)?.query_row([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?))).optional()?;
     let Some((last_sequence, max_time_ns, _)) = oldest.filter(|block| block.2 < before) else { return Ok(false) };
     status::advance_kept_since(conn, max_time_ns)?;
+    status::advance_dropped(conn, name, last_sequence)?;
     conn.prepare_cached(&format!(r#"DELETE FROM "{name}_blocks" WHERE last_sequence = ?"#))?.execute([last_sequence])?;
     Ok(true)
 }
@@ -99,6 +100,7 @@ fn drop_tail(conn: &Connection, name: &str, before: i64) -> Result<bool, rusqlit
         return Ok(false);
     };
     status::advance_kept_since(conn, time_ns)?;
+    status::advance_dropped(conn, name, sequence)?;
     conn.prepare_cached(&format!(r#"DELETE FROM "{name}_tail" WHERE sequence <= ?"#))?.execute([sequence])?;
     Ok(true)
 }

@@ -129,6 +129,22 @@ pub(super) fn meta<T: rusqlite::types::FromSql>(conn: &Connection, name: &str) -
     conn.prepare_cached("SELECT value FROM meta WHERE name = ?")?.query_row([name], |r| r.get(0)).optional()
 }
 
+/// Name of the note that says how far retention has dropped a table's events.
+fn dropped_key(table: &str) -> String {
+    format!("dropped {table}")
+}
+
+/// The sequence number of the newest event of a table that retention has dropped.
+pub(super) fn dropped(conn: &Connection, table: &str) -> Result<Option<i64>> {
+    meta(conn, &dropped_key(table))
+}
+
+pub(super) fn advance_dropped(conn: &Connection, table: &str, sequence: i64) -> Result<()> {
+    conn.prepare_cached("INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)")?
+        .execute(params![dropped_key(table), sequence])?;
+    Ok(())
+}
+
 /// From when on everything recorded is kept: the time before is a gap to readers.
 pub(super) fn kept_since(conn: &Connection) -> Result<Option<Nanos>> {
     meta(conn, "kept_since_ns")

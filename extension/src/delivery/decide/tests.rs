@@ -11,6 +11,8 @@ struct Numbers {
     newest: u64,
 }
 
+const NOW: Nanos = 99_000_000_000;
+
 fn eid(sequence: u64) -> Eid {
     Eid { generation: 7, sequence }
 }
@@ -32,6 +34,10 @@ impl Log for Numbers {
     fn newest(&self) -> Result<Option<Eid>, Infallible> {
         Ok((self.newest >= self.from).then(|| eid(self.newest)))
     }
+
+    fn dropped(&self) -> Result<Option<Eid>, Infallible> {
+        Ok((self.from > 1).then(|| eid(self.from - 1)))
+    }
 }
 
 fn run(registration: u32, timestamp: u32, counter: u32) -> Run {
@@ -39,7 +45,7 @@ fn run(registration: u32, timestamp: u32, counter: u32) -> Run {
 }
 
 fn decided(last: Option<&Cursor>, run: Run, max_rows: u32, log: Numbers) -> Decision {
-    let Ok(decision) = decide(last, run, Start::Oldest, max_rows, &log);
+    let Ok(decision) = decide(last, run, Rules { start: Start::Oldest, max_rows }, NOW, &log);
     decision
 }
 
@@ -152,9 +158,11 @@ fn a_batch_that_is_never_taken_is_offered_three_times_with_the_newer_events() {
 #[test]
 fn starts_at_the_oldest_or_now() {
     let log = Numbers { from: 5, newest: 9 };
-    let Ok(oldest) = decide(None, Run::default(), Start::Oldest, 100, &log);
-    let Ok(now) = decide(None, Run::default(), Start::Now, 100, &log);
-    assert_eq!((range(&oldest.cursor), range(&now.cursor)), ((0, 9), (9, 9)));
+    let begun = |start| {
+        let Ok(decision) = decide(None, Run::default(), Rules { start, max_rows: 100 }, NOW, &log);
+        range(&decision.cursor)
+    };
+    assert_eq!((begun(Start::Oldest), begun(Start::Now)), ((0, 9), (9, 9)));
 }
 
 #[test]
@@ -168,6 +176,9 @@ fn tells_what_expired_before_it_was_delivered() {
     assert_eq!(calm.expired, None, "what was delivered may go");
     let nothing = decided(Some(&first.cursor), run(1, 1, 1), 10, Numbers { from: 31, newest: 30 });
     assert_eq!(nothing.expired, Some(Expired { from_ns: 11_000_000_000, to_ns: None }));
+    let all = decided(None, run(1, 0, 0), 100, Numbers { from: 1, newest: 30 });
+    let unseen = decided(Some(&all.cursor), run(1, 1, 1), 100, Numbers { from: 81, newest: 90 });
+    assert_eq!(unseen.expired, Some(Expired { from_ns: NOW, to_ns: Some(NOW) }), "came and went since it was looked");
 }
 
 #[test]

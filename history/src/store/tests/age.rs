@@ -61,8 +61,11 @@ fn a_table_keeps_so_many_rows_give_or_take_a_block() {
         store.append(&[(n, thing("a", n))]);
         store.seal();
     }
+    assert_eq!(store.reader().dropped(&THINGS.schema()).unwrap(), None);
+    let newest_of_ten = store.all()[9].eid;
     drop_all_that_is_due(&mut store);
     assert_eq!(numbers(&store), (10..20).collect::<Vec<_>>());
+    assert_eq!(store.reader().dropped(&THINGS.schema()).unwrap(), Some(newest_of_ten));
 }
 
 #[test]
