@@ -110,6 +110,7 @@ fn is_complete(action: Action, details: &Details) -> bool {
     let has_address = !run.ip_addresses.is_empty() || details.network_mode.as_deref().is_some_and(has_no_own_address);
     match action {
         Action::Start => has_image && run.pid.is_some() && has_address,
+        Action::Die => has_image && run.exit_code.is_some(),
         _ => has_image,
     }
 }
