@@ -124,9 +124,5 @@ fn exit_code(event: &ContainerEvent) -> Option<i64> {
 }
 
 fn signal(event: &ContainerEvent) -> Option<i64> {
-    match event.action {
-        Action::Kill => event.attributes.get("signal")?.parse().ok(),
-        _ if ended(event) => event.details.run.signal,
-        _ => None,
-    }
+    if ended(event) || event.action == Action::Kill { event.details.run.signal } else { None }
 }

@@ -1,6 +1,6 @@
 //! Answers for the tables about the recorder itself: few rows, made when asked.
 
-use std::{borrow::Cow, sync::OnceLock};
+use std::{borrow::Cow, ops::ControlFlow, sync::OnceLock};
 
 use mayfly_history::{
     Cell, Column, ColumnSpec, ColumnType, Get, Nanos, Role, TableKind, TableSchema,
@@ -53,15 +53,17 @@ impl<R> Table for Live<R> {
         let records = (self.rows)(store)?;
         let mut answer = Answer { columns: self.columns, most: query.max_rows.unwrap_or(usize::MAX), answered: Answered::default(), rows };
         let Some(belongs) = self.as_of else {
-            answer.give(records.iter(), None);
+            let _ = answer.give(records.iter(), None);
             return Ok(answer.answered);
         };
         if asked.is_empty() {
-            answer.give(records.iter(), Some(Cell::Null));
+            let _ = answer.give(records.iter(), Some(Cell::Null));
         }
         for text in asked {
             let instant = as_of::parse(text).map_err(|error| TableError::Parameter(error.to_string()))?;
-            answer.give(records.iter().filter(|record| belongs(record, instant)), Some(Cell::Text(text)));
+            if answer.give(records.iter().filter(|record| belongs(record, instant)), Some(Cell::Text(text))).is_break() {
+                break;
+            }
         }
         Ok(answer.answered)
     }
@@ -76,19 +78,18 @@ struct Answer<'t, R: 'static> {
 
 impl<R> Answer<'_, R> {
     /// Hands out a row for each record, with what is asked for as_of behind it where the table has that column.
-    fn give<'r>(&mut self, records: impl Iterator<Item = &'r R>, echo: Option<Cell<'_>>) {
+    fn give<'r>(&mut self, records: impl Iterator<Item = &'r R>, echo: Option<Cell<'_>>) -> ControlFlow<()> {
         for record in records {
             if self.answered.rows == self.most {
                 self.answered.cut = true;
-                return;
+                return ControlFlow::Break(());
             }
             let values: Vec<_> = self.columns.iter().map(|column| Value::of(column, record)).collect();
             let cells: Vec<_> = values.iter().map(Value::cell).chain(echo).collect();
             self.answered.rows += 1;
-            if self.rows.row(&cells).is_break() {
-                return;
-            }
+            self.rows.row(&cells)?;
         }
+        ControlFlow::Continue(())
     }
 }
 

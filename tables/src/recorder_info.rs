@@ -2,11 +2,13 @@
 
 use std::{borrow::Cow, sync::OnceLock};
 
-use mayfly_history::{bigint, store::Info, text};
+use mayfly_history::{bigint, now, store::Info, text};
 
 use crate::live::Live;
 
 const SECOND: i64 = 1_000_000_000;
+/// The recorder gives a sign of life every few seconds; one that gave none for this long is gone.
+const GONE_AFTER: i64 = 30 * SECOND;
 
 /// What the recorder wrote about itself under this key.
 fn note<'r>(info: &'r Info, key: &str) -> Option<Cow<'r, str>> {
@@ -17,6 +19,12 @@ fn number(info: &Info, key: &str) -> Option<i64> {
     note(info, key)?.parse().ok()
 }
 
+/// The recorder that is alive.
+fn recorder(info: &Info) -> Option<i64> {
+    let alive = info.alive_ns.is_some_and(|alive| now().saturating_sub(alive) < GONE_AFTER);
+    number(info, "pid").filter(|_| alive)
+}
+
 /// The recorder and its store: one row.
 pub(crate) static TABLE: Live<Info> = Live {
     name: "recorder_info",
@@ -25,10 +33,10 @@ pub(crate) static TABLE: Live<Info> = Live {
         text("version", |i| note(i, "version"), "Version of the recorder that wrote the store last."),
         text(
             "role",
-            |i| Some(if number(i, "pid") == Some(std::process::id().into()) { "recorder" } else { "reader" }.into()),
+            |i| Some(if recorder(i) == Some(std::process::id().into()) { "recorder" } else { "reader" }.into()),
             "What the process that answers is: the `recorder` itself, or a `reader` of its store.",
         ),
-        bigint("pid", |i| number(i, "pid"), "Process id of the recorder that wrote the store last."),
+        bigint("pid", recorder, "Process id of the recorder; NULL if none has been alive for half a minute: nobody records."),
         text("store_uuid", |i| Some(i.store_uuid.as_str().into()), "Identity of the store's file."),
         text(
             "generation",
