@@ -22,7 +22,7 @@ const CHECK_PERIOD: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Chores {
     integrity: Option<Integrity>,
-    sealer: Sealer,
+    pub(super) sealer: Sealer,
     retention_at: Instant,
 }
 

@@ -68,13 +68,9 @@ impl<'w> Transaction<'w> {
         let bytes = check_length(row.bytes())?;
         let sequence = self.writer.last_sequence + 1;
         let time_ns = self.writer.clock.mend(time_ns);
-        let age_ns = self.age_ns;
-        let tail = &self.writer.logs[log.0];
-        let inserted = tail.log.insert_into(&self.writer.conn, params![sql(sequence), time_ns, age_ns, tail.log.layout, bytes]);
-        self.writer.checked("append an event", inserted)?;
         let tail = &mut self.writer.logs[log.0];
-        tail.rows += 1;
-        tail.bytes += bytes.len() as u64;
+        tail.pending.set(tail.log.layout, self.age_ns);
+        tail.pending.push(sql(sequence), time_ns, bytes);
         self.writer.last_sequence = sequence;
         Ok(Eid { generation: self.writer.generation, sequence })
     }
@@ -145,6 +141,8 @@ impl<'w> Transaction<'w> {
     /// Makes the changes visible; they survive the death of this process from here on.
     pub fn commit(mut self) -> Result<(), StoreError> {
         if self.writer.last_sequence != self.began_at {
+            let stored = self.writer.store_pending();
+            self.writer.freeing(stored)?;
             self.writer.keep_state(self.age_ns)?;
         }
         self.writer.run("commit", |conn| conn.prepare_cached("COMMIT")?.execute([]))?;

@@ -17,6 +17,7 @@ use super::{
     open::{self, FILE},
     options::StoreOptions,
     schema::Log,
+    seal::Rows,
     status,
     transaction::Transaction,
 };
@@ -68,6 +69,8 @@ pub(super) struct Tail {
     pub(super) log: Log,
     pub(super) rows: u64,
     pub(super) bytes: u64,
+    /// Of the open transaction.
+    pub(super) pending: Rows,
 }
 
 impl Tail {
@@ -129,7 +132,7 @@ impl Writer {
 
     /// Prepares an event table: its columns' names are kept, so that its rows stay readable when it gains a column.
     pub fn events(&mut self, table: &TableSchema) -> Result<EventLog, StoreError> {
-        let mut tail = Tail { log: self.create(table)?, rows: 0, bytes: 0 };
+        let mut tail = Tail { log: self.create(table)?, rows: 0, bytes: 0, pending: Rows::default() };
         tail.count(&self.conn).map_err(StoreError::database("count the tail"))?;
         self.logs.push(tail);
         Ok(EventLog(self.logs.len() - 1))
@@ -214,6 +217,20 @@ impl Writer {
         result
     }
 
+    /// Stores the events of the open transaction.
+    pub(super) fn store_pending(&mut self) -> Result<(), StoreError> {
+        for tail in self.logs.iter_mut().filter(|tail| tail.pending.len() > 0) {
+            if self.chores.sealer.store(&self.conn, &tail.log, &tail.pending)? {
+                (tail.rows, tail.bytes) = (0, 0);
+            } else {
+                tail.rows += tail.pending.len() as u64;
+                tail.bytes += tail.pending.bytes_len() as u64;
+            }
+            tail.pending.clear();
+        }
+        Ok(())
+    }
+
     /// Undoes the open transaction.
     pub(super) fn undo(&mut self, last_sequence: u64, clock: Option<Clock>) {
         // SQLite has already undone a transaction that a full disk broke; then there is nothing to roll back.
@@ -227,6 +244,7 @@ impl Writer {
             self.clock = clock;
         }
         for tail in &mut self.logs {
+            tail.pending.clear();
             if let Err(error) = tail.count(&self.conn) {
                 tracing::warn!(%error, table = tail.log.name, "cannot count the tail");
             }
