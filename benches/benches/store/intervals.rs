@@ -42,7 +42,7 @@ impl Instants {
                 of_one.push((held.state.key.container_id.to_string(), held.from_ns));
             }
         }
-        let of_all = (0..20).map(|_| BEGIN + (last - BEGIN) / 1000 * (10 + random.below(980)).cast_signed()).collect();
+        let of_all = (0..20).map(|_| BEGIN + (last - BEGIN) / 1000 * (100 + random.below(800)).cast_signed()).collect();
         Self { of_one, of_all }
     }
 }

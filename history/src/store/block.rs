@@ -1,8 +1,7 @@
 //! A block: some thousand sealed events of one table, one column after the other.
 //!
 //! ```text
-//! block      = version (1 byte), length of the plain bytes (u32), zstd frame of them
-//! plain      = rows, columns (varints), sequences, times (sections of signed varints, each the difference to the one before), column…
+//! plain      = version (1 byte), rows, columns (varints), sequences, times (sections of signed varints, each the difference to the one before), column…
 //! column     = entries (varint), dictionary (section), codes (section)
 //! dictionary = the distinct cells in the order in which they first appear; an integer as the difference to the integer before
 //! codes      = of each row one byte, or two where there are more than 255 entries: 0 is the next new entry, n the entry n - 1;
@@ -15,7 +14,6 @@
 use std::collections::{HashMap, hash_map::Entry};
 
 use foldhash::fast::RandomState;
-use zstd::bulk::{Compressor, Decompressor};
 
 use super::{
     filter,
@@ -25,10 +23,7 @@ use crate::{cell::Cell, time::Nanos};
 
 /// Most rows of a block: their codes fit two bytes.
 pub(super) const MAX_ROWS: usize = 4096;
-/// Most plain bytes of a block. What is sealed is far smaller; this bounds what a damaged file can ask for.
-const MAX_PLAIN: usize = 64 << 20;
 const VERSION: u8 = 1;
-const HEADER: usize = 5;
 
 /// A block in the making; it borrows the rows.
 #[derive(Debug)]
@@ -39,12 +34,18 @@ pub(super) struct BlockBuilder<'a> {
     last_sequence: i64,
     last_time: Nanos,
     columns: Vec<ColumnBuilder<'a>>,
+    /// The column that tells which rows are alike, and of each of its entries the codes of the last row with it.
+    alike: Option<usize>,
+    codes_of: Vec<Vec<u16>>,
 }
 
 impl<'a> BlockBuilder<'a> {
-    pub(super) fn new(columns: usize) -> Self {
-        let columns = (0..columns).map(|_| ColumnBuilder::default()).collect();
-        Self { rows: 0, sequences: Vec::new(), times: Vec::new(), last_sequence: 0, last_time: 0, columns }
+    /// A block of `columns` columns. Rows with the same cell in column `alike` (a container's id) are expected to share others: it
+    /// is tried whether they do before a cell is looked up.
+    pub(super) fn new(columns: usize, alike: Option<usize>) -> Self {
+        let columns: Vec<_> = (0..columns).map(|_| ColumnBuilder::default()).collect();
+        let alike = alike.filter(|i| *i < columns.len());
+        Self { rows: 0, sequences: Vec::new(), times: Vec::new(), last_sequence: 0, last_time: 0, columns, alike, codes_of: Vec::new() }
     }
 
     /// Adds a row of encoded cells. What it lacks, or what is damaged, is NULL: one row must not keep the others from being sealed.
@@ -52,12 +53,18 @@ impl<'a> BlockBuilder<'a> {
         put_signed(&mut self.sequences, sequence.wrapping_sub(self.last_sequence));
         put_signed(&mut self.times, time_ns.wrapping_sub(self.last_time));
         (self.last_sequence, self.last_time) = (sequence, time_ns);
-        let mut cells = Input::new(row);
-        for column in &mut self.columns {
-            column.push(cells.cell().unwrap_or_else(|_| {
-                cells = Input::new(&[]);
-                Cell::Null
-            }));
+        let mut input = Input::new(row);
+        let mut cells = Vec::with_capacity(self.columns.len());
+        cells.extend((0..self.columns.len()).map_while(|_| input.cell().ok()));
+        cells.resize(self.columns.len(), Cell::Null);
+        let like = self.alike.and_then(|i| self.columns[i].known.get(&cells[i])).map(|code| usize::from(code - 1));
+        let guesses = like.and_then(|i| self.codes_of.get(i)).map_or(&[][..], Vec::as_slice);
+        let codes = self.columns.iter_mut().zip(cells).enumerate().map(|(i, (column, cell))| column.push(cell, guesses.get(i).copied()));
+        let codes: Vec<u16> = codes.collect();
+        match like {
+            Some(i) => self.codes_of[i] = codes,
+            None if self.alike.is_some() => self.codes_of.push(codes),
+            None => {}
         }
         self.rows += 1;
     }
@@ -71,9 +78,9 @@ impl<'a> BlockBuilder<'a> {
         filters
     }
 
-    /// The block's bytes.
-    pub(super) fn finish(self, compressor: &mut Compressor<'_>) -> std::io::Result<Vec<u8>> {
-        let mut plain = Vec::new();
+    /// The block's plain bytes.
+    pub(super) fn finish(self) -> Vec<u8> {
+        let mut plain = vec![VERSION];
         put_varint(&mut plain, self.rows as u64);
         put_varint(&mut plain, self.columns.len() as u64);
         put_section(&mut plain, &self.sequences);
@@ -81,34 +88,38 @@ impl<'a> BlockBuilder<'a> {
         for column in self.columns {
             column.finish(&mut plain);
         }
-        let length = u32::try_from(plain.len()).map_err(|_| std::io::ErrorKind::FileTooLarge)?;
-        let mut block = vec![VERSION];
-        block.extend_from_slice(&length.to_le_bytes());
-        block.extend_from_slice(&compressor.compress(&plain)?);
-        Ok(block)
+        plain
     }
 }
 
 #[derive(Debug, Default)]
 struct ColumnBuilder<'a> {
     known: HashMap<Cell<'a>, u16, RandomState>,
+    entries: Vec<Cell<'a>>,
     dictionary: Vec<u8>,
     last_int: i64,
-    /// The row before, which most columns repeat, and its code.
-    last: Option<(Cell<'a>, u16)>,
+    /// Of the row before.
+    last: u16,
     codes: Vec<u16>,
 }
 
 impl<'a> ColumnBuilder<'a> {
-    fn push(&mut self, cell: Cell<'a>) {
-        if let Some((last, code)) = self.last
-            && last == cell
-        {
-            self.codes.push(code);
-            return;
-        }
-        let next = u16::try_from(self.known.len() + 1).unwrap_or(u16::MAX);
-        let code = match self.known.entry(cell) {
+    /// Adds a cell; returns its code. It is often that of the row before, or the guessed one.
+    fn push(&mut self, cell: Cell<'a>, guess: Option<u16>) -> u16 {
+        let is = |code: u16| usize::from(code).checked_sub(1).and_then(|i| self.entries.get(i)) == Some(&cell);
+        self.last = match [Some(self.last), guess].into_iter().flatten().find(|code| is(*code)) {
+            Some(code) => {
+                self.codes.push(code);
+                code
+            }
+            None => self.look_up(cell),
+        };
+        self.last
+    }
+
+    fn look_up(&mut self, cell: Cell<'a>) -> u16 {
+        let next = u16::try_from(self.entries.len() + 1).unwrap_or(u16::MAX);
+        match self.known.entry(cell) {
             Entry::Occupied(known) => {
                 self.codes.push(*known.get());
                 *known.get()
@@ -116,11 +127,11 @@ impl<'a> ColumnBuilder<'a> {
             Entry::Vacant(new) => {
                 new.insert(next);
                 self.codes.push(0);
+                self.entries.push(cell);
                 self.put_entry(cell);
                 next
             }
-        };
-        self.last = Some((cell, code));
+        }
     }
 
     fn put_entry(&mut self, cell: Cell<'a>) {
@@ -141,20 +152,6 @@ impl<'a> ColumnBuilder<'a> {
     }
 }
 
-/// Puts the plain bytes of a block into `plain`.
-pub(super) fn inflate(block: &[u8], decompressor: &mut Decompressor<'_>, plain: &mut Vec<u8>) -> Result<(), Malformed> {
-    let (header, frame) = block.split_first_chunk::<HEADER>().ok_or("a block is shorter than its header")?;
-    let [VERSION, a, b, c, d] = *header else { return Err("a block has an unknown version") };
-    let length = usize::try_from(u32::from_le_bytes([a, b, c, d])).unwrap_or(usize::MAX);
-    if length > MAX_PLAIN {
-        return Err("a block claims to be longer than blocks are");
-    }
-    plain.clear();
-    plain.reserve(length);
-    let found = decompressor.decompress_to_buffer(frame, plain).map_err(|_| "a block does not decompress")?;
-    if found == length { Ok(()) } else { Err("a block has not the length that it claims") }
-}
-
 /// A block's plain bytes, taken apart; a column is decoded when it is asked for.
 #[derive(Debug)]
 pub(super) struct Block<'a> {
@@ -173,6 +170,7 @@ struct Packed<'a> {
 
 impl<'a> Block<'a> {
     pub(super) fn parse(plain: &'a [u8]) -> Result<Self, Malformed> {
+        let (&VERSION, plain) = plain.split_first().ok_or("a block is empty")? else { return Err("a block has an unknown version") };
         let mut input = Input::new(plain);
         let (rows, columns) = (input.count()?, input.count()?);
         if rows > MAX_ROWS {
@@ -290,15 +288,9 @@ mod tests {
     }
 
     fn seal(rows: &[(i64, Nanos, Vec<u8>)], columns: usize) -> Vec<u8> {
-        let mut builder = BlockBuilder::new(columns);
+        let mut builder = BlockBuilder::new(columns, Some(0));
         rows.iter().for_each(|(sequence, time, row)| builder.push(*sequence, *time, row));
-        builder.finish(&mut Compressor::new(3).unwrap()).unwrap()
-    }
-
-    fn opened(block: &[u8]) -> Vec<u8> {
-        let mut plain = Vec::new();
-        inflate(block, &mut Decompressor::new().unwrap(), &mut plain).unwrap();
-        plain
+        builder.finish()
     }
 
     proptest! {
@@ -309,7 +301,7 @@ mod tests {
                 cells.iter().for_each(|c| put_cell(&mut row, cell(c)));
                 (*sequence, *time, row)
             }).collect();
-            let plain = opened(&seal(&encoded, 3));
+            let plain = seal(&encoded, 3);
             let block = Block::parse(&plain).unwrap();
             prop_assert_eq!(block.sequences().unwrap(), rows.iter().map(|r| r.0).collect::<Vec<_>>());
             prop_assert_eq!(block.times().unwrap(), rows.iter().map(|r| r.1).collect::<Vec<_>>());
@@ -323,7 +315,10 @@ mod tests {
         }
 
         #[test]
-        fn any_plain_bytes_are_a_block_or_an_error(plain: Vec<u8>) {
+        fn any_bytes_are_a_block_or_an_error(mut plain: Vec<u8>) {
+            if let Some(first) = plain.first_mut() {
+                *first = VERSION;
+            }
             if let Ok(block) = Block::parse(&plain) {
                 let _ = (block.sequences(), block.times());
                 (0..block.columns.len()).for_each(|i| drop(block.column(i)));
@@ -338,23 +333,13 @@ mod tests {
                 put_cell(&mut row, Cell::Text("name"));
                 (i, i * 1000, row)
             }).collect();
-            let mut plain = opened(&seal(&rows, 2));
+            let mut plain = seal(&rows, 2);
             let at = at.index(plain.len());
             plain[at] = byte;
             if let Ok(block) = Block::parse(&plain) {
                 let _ = (block.sequences(), block.times());
                 (0..block.columns.len()).for_each(|i| drop(block.column(i)));
             }
-        }
-
-        #[test]
-        fn any_bytes_inflate_or_fail_within_bounds(mut bytes: Vec<u8>) {
-            let mut plain = Vec::new();
-            if let Some(first) = bytes.first_mut() {
-                *first = VERSION;
-            }
-            let _ = inflate(&bytes, &mut Decompressor::new().unwrap(), &mut plain);
-            prop_assert!(plain.capacity() <= 2 * MAX_PLAIN);
         }
     }
 
@@ -367,7 +352,7 @@ mod tests {
                 (i, i, row)
             })
             .collect();
-        let plain = opened(&seal(&rows, 1));
+        let plain = seal(&rows, 1);
         let column = Block::parse(&plain).unwrap().column(0).unwrap();
         assert!((0..MAX_ROWS).all(|i| column.cell(i) == Cell::Int((i * i) as i64)));
     }

@@ -20,17 +20,17 @@ use crate::{cell::Cell, eid::Eid, table::TableSchema, time::Nanos};
 type Visit<'v> = dyn FnMut(&EventRow<'_>) -> ControlFlow<()> + 'v;
 
 /// A scan, worked out against one file.
-struct Search<'s> {
-    file: &'s OpenFile,
-    table: &'s TableSchema,
+pub(super) struct Search<'s> {
+    pub(super) file: &'s OpenFile,
+    pub(super) table: &'s TableSchema,
     generations: Generations,
-    mending: Mending,
+    pub(super) mending: Mending,
     /// First and last sequence number.
-    first: i64,
-    last: i64,
+    pub(super) first: i64,
+    pub(super) last: i64,
     from_ns: Nanos,
     to_ns: Nanos,
-    keys: Vec<Key>,
+    pub(super) keys: Vec<Key>,
     wanted: &'s [bool],
 }
 
@@ -74,7 +74,7 @@ pub(super) fn scan(file: &OpenFile, table: &TableSchema, scan: &EventScan, visit
             }
         }
     }
-    let _ = search.run(&mut found)?;
+    search.run(&mut found)?;
     Ok(found.scanned)
 }
 
@@ -96,26 +96,26 @@ impl<'s> Search<'s> {
         })
     }
 
-    fn run(&self, found: &mut Found<'_>) -> Result<ControlFlow<()>, StoreError> {
+    fn run(&self, found: &mut Found<'_>) -> Result<(), StoreError> {
         for candidate in self.candidates(false)? {
-            let visited = self.open(&candidate, |block, projection| self.visit_block(block, projection, found))?;
-            match visited {
-                Some(ControlFlow::Break(())) => return Ok(ControlFlow::Break(())),
+            match self.open(&candidate, |block, projection| self.visit_block(block, projection, found))? {
+                Some(ControlFlow::Break(())) => return Ok(()),
                 Some(ControlFlow::Continue(())) => {}
                 None => found.scanned.damaged += 1,
             }
         }
-        self.each_tail_row(false, |row, cells| {
-            let eid = self.generations.eid(row.sequence);
-            found.row(&EventRow { eid, time_ns: row.time_ns, cells: &cells.pick() })
-        })
+        let (damaged, _) = self.each_tail_row(false, &mut |row| {
+            found.row(&EventRow { eid: self.generations.eid(row.sequence), time_ns: row.time_ns, cells: &row.cells() })
+        })?;
+        found.scanned.damaged += damaged;
+        Ok(())
     }
 
     /// The sequence number with which the newest `n` begin; `None` if there are no more than that.
     fn newest(&self, n: usize) -> Result<Option<i64>, StoreError> {
         let mut left = n;
         let mut first = i64::MAX;
-        let end = self.each_tail_row(true, |row, _| {
+        let (_, end) = self.each_tail_row(true, &mut |row| {
             if left == 0 {
                 return ControlFlow::Break(());
             }
@@ -136,7 +136,7 @@ impl<'s> Search<'s> {
                 let sequences = block.sequences()?;
                 Ok(self.matching(block, projection, &sequences)?.into_iter().map(|row| sequences[row]).collect::<Vec<_>>())
             })?;
-            let Some(matching) = matching else { continue };
+            let matching = matching.unwrap_or_default();
             if matching.len() > left {
                 return Ok(Some(if left == 0 { first } else { matching[matching.len() - left] }));
             }
@@ -211,12 +211,12 @@ impl<'s> Search<'s> {
         }))
     }
 
-    fn projection(&self, layout: i64) -> Result<Rc<Projection>, StoreError> {
+    pub(super) fn projection(&self, layout: i64) -> Result<Rc<Projection>, StoreError> {
         let layout = self.file.layouts.get(&self.file.conn, layout)?;
         Ok(Rc::new(Projection::new(&layout, self.table, self.wanted, &self.keys)))
     }
 
-    fn in_time(&self, time_ns: Nanos) -> bool {
+    pub(super) fn in_time(&self, time_ns: Nanos) -> bool {
         (self.from_ns..=self.to_ns).contains(&time_ns)
     }
 
@@ -267,66 +267,10 @@ impl<'s> Search<'s> {
         }
         Ok(ControlFlow::Continue(()))
     }
-
-    /// Visits the rows of the tail that are searched for.
-    fn each_tail_row(
-        &self,
-        newest_first: bool,
-        mut visit: impl FnMut(&TailRow, &TailCells<'_, '_>) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>, StoreError> {
-        let order = if newest_first { "DESC" } else { "ASC" };
-        let sql = format!(
-            r#"SELECT sequence, time_ns, layout, row FROM "{}_tail" WHERE sequence BETWEEN ? AND ? ORDER BY sequence {order}"#,
-            self.table.name
-        );
-        let failed = || StoreError::database("read the tail");
-        let mut statement = self.file.conn.prepare_cached(&sql).map_err(failed())?;
-        let mut rows = statement.query([self.first, self.last]).map_err(failed())?;
-        let mut known: Option<(i64, Rc<Projection>)> = None;
-        while let Some(row) = rows.next().map_err(failed())? {
-            let read = || {
-                let sequence = row.get(0)?;
-                let time_ns = self.mending.mend(sequence, row.get(1)?);
-                Ok((TailRow { sequence, time_ns }, row.get::<_, i64>(2)?, row.get_ref(3)?.as_blob()?))
-            };
-            let (row, layout, bytes) = read().map_err(failed())?;
-            let projection = match &known {
-                Some((id, projection)) if *id == layout => Rc::clone(projection),
-                _ => self.projection(layout)?,
-            };
-            known = Some((layout, Rc::clone(&projection)));
-            if !self.in_time(row.time_ns) {
-                continue;
-            }
-            let cells = TailCells { cells: projection.decode(None, bytes), projection: &projection };
-            let cell = |key: &Key| projection.position(key.column).map_or(Cell::Null, |p| cells.cells[p]);
-            if self.keys.iter().all(|key| key.matches(cell(key))) && visit(&row, &cells).is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
-        }
-        Ok(ControlFlow::Continue(()))
-    }
-}
-
-struct TailRow {
-    sequence: i64,
-    time_ns: Nanos,
-}
-
-/// A decoded row of the tail.
-struct TailCells<'a, 'p> {
-    cells: Vec<Cell<'a>>,
-    projection: &'p Projection,
-}
-
-impl<'a> TailCells<'a, '_> {
-    fn pick(&self) -> Vec<Cell<'a>> {
-        self.projection.pick(&self.cells)
-    }
 }
 
 pub(super) fn nth_after(file: &OpenFile, table: &TableSchema, after: Option<Eid>, count: usize) -> Result<Option<Eid>, StoreError> {
-    let scan = EventScan { after, ..EventScan::default() };
+    let scan = EventScan { after, wanted: vec![false; table.stored().count()], ..EventScan::default() };
     let search = Search::new(file, table, &scan)?;
     let mut left = count;
     let mut last = None;
@@ -337,10 +281,7 @@ pub(super) fn nth_after(file: &OpenFile, table: &TableSchema, after: Option<Eid>
             continue;
         }
         let sequences = search.open(&candidate, |block, _| block.sequences())?.unwrap_or_default();
-        for sequence in sequences.into_iter().filter(|s| *s >= search.first) {
-            if left == 0 {
-                break;
-            }
+        for sequence in sequences.into_iter().filter(|s| *s >= search.first).take(left) {
             left -= 1;
             last = Some(sequence);
         }
@@ -349,13 +290,11 @@ pub(super) fn nth_after(file: &OpenFile, table: &TableSchema, after: Option<Eid>
         }
     }
     if left > 0 {
-        let sql = format!(
-            r#"SELECT max(sequence) FROM (SELECT sequence FROM "{}_tail" WHERE sequence >= ? ORDER BY sequence LIMIT ?)"#,
-            table.name
-        );
-        let limit = i64::try_from(left).unwrap_or(i64::MAX);
-        let find = || file.conn.prepare_cached(&sql)?.query_row([search.first, limit], |r| r.get::<_, Option<i64>>(0));
-        last = find().map_err(StoreError::database("read the tail"))?.or(last);
+        let _ = search.each_tail_row(false, &mut |row| {
+            last = Some(row.sequence);
+            left -= 1;
+            if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
     }
     Ok(last.map(|sequence| search.generations.eid(sequence)))
 }
@@ -364,10 +303,10 @@ pub(super) fn bounds(file: &OpenFile, table: &TableSchema) -> Result<Option<(Eid
     let name = table.name;
     let end = |sql: String| file.conn.prepare_cached(&sql)?.query_row([], |r| r.get::<_, i64>(0)).optional();
     let read = || {
-        let newest = end(format!(r#"SELECT sequence FROM "{name}_tail" ORDER BY sequence DESC LIMIT 1"#))?
+        let newest = end(format!(r#"SELECT last_sequence FROM "{name}_tail" ORDER BY last_sequence DESC LIMIT 1"#))?
             .or(end(format!(r#"SELECT last_sequence FROM "{name}_blocks" ORDER BY last_sequence DESC LIMIT 1"#))?);
         let oldest = end(format!(r#"SELECT first_sequence FROM "{name}_blocks" ORDER BY last_sequence LIMIT 1"#))?
-            .or(end(format!(r#"SELECT sequence FROM "{name}_tail" ORDER BY sequence LIMIT 1"#))?);
+            .or(end(format!(r#"SELECT first_sequence FROM "{name}_tail" ORDER BY last_sequence LIMIT 1"#))?);
         Ok(newest.zip(oldest).zip(Some(Generations::load(&file.conn)?)))
     };
     let found = read().map_err(StoreError::database("read the ends of a table"))?;

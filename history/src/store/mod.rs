@@ -2,10 +2,12 @@
 
 mod alive;
 mod block;
+mod chunk;
 mod clock;
 mod error;
 mod events;
 mod filter;
+mod frame;
 mod generation;
 mod integrity;
 mod intervals;
@@ -21,6 +23,7 @@ mod scan;
 mod schema;
 mod seal;
 mod status;
+mod tail;
 mod transaction;
 mod wire;
 mod writer;

@@ -13,10 +13,10 @@ use zstd::bulk::Decompressor;
 
 use super::{
     alive::last_beat,
-    block,
     clock::{Mending, Reading},
     error::StoreError,
     events,
+    frame::inflate,
     generation::Generations,
     intervals,
     layout::Layouts,
@@ -81,14 +81,14 @@ impl OpenFile {
         find().map_err(StoreError::database("look for a table"))
     }
 
-    /// Hands the plain bytes of a block to `read`; `None` if the block is damaged.
+    /// Hands the plain bytes of a frame to `read`; `None` if it is damaged.
     pub(super) fn inflated<T>(&self, data: &[u8], read: impl FnOnce(&[u8]) -> T) -> Option<T> {
         let mut plain = self.spare.borrow_mut().pop().unwrap_or_default();
-        let inflated = block::inflate(data, &mut self.decompressor.borrow_mut(), &mut plain);
+        let inflated = inflate(data, &mut self.decompressor.borrow_mut(), &mut plain);
         let result = match inflated {
             Ok(()) => Some(read(&plain)),
             Err(why) => {
-                tracing::error!(why, "a block is damaged");
+                tracing::error!(why, "stored events are damaged");
                 None
             }
         };
@@ -259,8 +259,8 @@ fn oldest(conn: &Connection) -> Result<Option<Nanos>, rusqlite::Error> {
             )
         } else {
             format!(
-                r#"SELECT min(time_ns), sequence FROM (SELECT min_time_ns AS time_ns, last_sequence AS sequence FROM "{name}_blocks"
-                UNION ALL SELECT time_ns, sequence FROM "{name}_tail")"#
+                r#"SELECT min(min_time_ns), last_sequence FROM (SELECT min_time_ns, last_sequence FROM "{name}_blocks"
+                UNION ALL SELECT min_time_ns, last_sequence FROM "{name}_tail")"#
             )
         };
         let found: Option<Nanos> = conn.query_row(&sql, [], |r| {

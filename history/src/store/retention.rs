@@ -17,7 +17,7 @@ use super::{
 };
 use crate::time::boot_nanos;
 
-/// Most intervals or tail rows that one step drops.
+/// Most intervals that one step drops.
 const STEP: usize = 256;
 /// Pages given back to the file system in one step.
 const VACUUM: i64 = 256;
@@ -68,41 +68,31 @@ fn nanos(age: Duration) -> i64 {
 }
 
 fn expire_events(conn: &Connection, name: &str, bounds: &Bounds, age: i64) -> Result<bool, rusqlite::Error> {
-    let (rows, bytes): (i64, i64) = conn.query_row(
-        &format!(r#"SELECT coalesce(sum(rows), 0) + (SELECT count(*) FROM "{name}_tail"), coalesce(sum(bytes), 0) FROM "{name}_blocks""#),
-        [],
-        |r| Ok((r.get(0)?, r.get(1)?)),
-    )?;
-    let too_many = rows.cast_unsigned() > bounds.rows || bounds.bytes.is_some_and(|most| bytes.cast_unsigned() > most);
-    let before = age.saturating_sub(nanos(bounds.age));
-    drop_block(conn, name, if too_many { i64::MAX } else { before })
-        .and_then(|dropped| Ok(dropped || drop_tail(conn, name, if too_many { i64::MAX } else { before })?))
-}
-
-/// Drops the oldest block, if it was recorded before that age.
-fn drop_block(conn: &Connection, name: &str, before: i64) -> Result<bool, rusqlite::Error> {
-    let sql = format!(r#"SELECT last_sequence, max_time_ns, age_ns FROM "{name}_blocks" ORDER BY last_sequence LIMIT 1"#);
-    let oldest: Option<(i64, i64, i64)> = conn.prepare_cached(&sql)?.query_row([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?))).optional()?;
-    let Some((last_sequence, max_time_ns, _)) = oldest.filter(|block| block.2 < before) else { return Ok(false) };
-    status::advance_kept_since(conn, max_time_ns)?;
-    status::advance_dropped(conn, name, last_sequence)?;
-    conn.prepare_cached(&format!(r#"DELETE FROM "{name}_blocks" WHERE last_sequence = ?"#))?.execute([last_sequence])?;
-    Ok(true)
-}
-
-/// Drops the oldest rows of the tail that were recorded before that age; only reached when there is no block before them.
-fn drop_tail(conn: &Connection, name: &str, before: i64) -> Result<bool, rusqlite::Error> {
-    let oldest = format!(r#"FROM (SELECT sequence, time_ns, age_ns FROM "{name}_tail" ORDER BY sequence LIMIT {STEP}) WHERE age_ns < ?"#);
-    let sql = format!("SELECT max(sequence), max(time_ns) {oldest}");
-    let (Some(sequence), Some(time_ns)) =
-        conn.prepare_cached(&sql)?.query_row([before], |r| Ok((r.get::<_, Option<i64>>(0)?, r.get::<_, Option<i64>>(1)?)))?
-    else {
-        return Ok(false);
+    let sums = |table: &str| {
+        let sql = format!(r#"SELECT coalesce(sum(rows), 0), coalesce(sum(bytes), 0) FROM "{name}_{table}""#);
+        conn.prepare_cached(&sql)?.query_row([], |r| Ok((r.get::<_, i64>(0)?.cast_unsigned(), r.get::<_, i64>(1)?.cast_unsigned())))
     };
-    status::advance_kept_since(conn, time_ns)?;
-    status::advance_dropped(conn, name, sequence)?;
-    conn.prepare_cached(&format!(r#"DELETE FROM "{name}_tail" WHERE sequence <= ?"#))?.execute([sequence])?;
-    Ok(true)
+    let ((sealed, bytes), (waiting, _)) = (sums("blocks")?, sums("tail")?);
+    let too_many = sealed + waiting > bounds.rows || bounds.bytes.is_some_and(|most| bytes > most);
+    drop_events(conn, name, if too_many { i64::MAX } else { age.saturating_sub(nanos(bounds.age)) })
+}
+
+/// Drops the oldest block, or chunk if there is none, if it was recorded before that age.
+fn drop_events(conn: &Connection, name: &str, before: i64) -> Result<bool, rusqlite::Error> {
+    for table in ["blocks", "tail"] {
+        let sql = format!(r#"SELECT last_sequence, max_time_ns, age_ns FROM "{name}_{table}" ORDER BY last_sequence LIMIT 1"#);
+        let oldest: Option<(i64, i64, i64)> =
+            conn.prepare_cached(&sql)?.query_row([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?))).optional()?;
+        let Some((last_sequence, max_time_ns, age_ns)) = oldest else { continue };
+        if age_ns >= before {
+            return Ok(false);
+        }
+        status::advance_kept_since(conn, max_time_ns)?;
+        status::advance_dropped(conn, name, last_sequence)?;
+        conn.prepare_cached(&format!(r#"DELETE FROM "{name}_{table}" WHERE last_sequence = ?"#))?.execute([last_sequence])?;
+        return Ok(true);
+    }
+    Ok(false)
 }
 
 fn expire_intervals(conn: &Connection, name: &str, bounds: &Bounds, age: i64) -> Result<bool, rusqlite::Error> {
@@ -180,7 +170,7 @@ fn fit(writer: &Writer) -> Result<bool, rusqlite::Error> {
     if let Some((_, name)) = largest
         && !dropped
     {
-        dropped = drop_block(&tx, name, i64::MAX)? || drop_tail(&tx, name, i64::MAX)?;
+        dropped = drop_events(&tx, name, i64::MAX)?;
     }
     tx.commit()?;
     Ok(dropped)

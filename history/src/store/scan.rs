@@ -43,7 +43,7 @@ pub struct Scanned {
     pub rows: usize,
     /// Rows that matched were left out because of the limit.
     pub cut: bool,
-    /// Blocks that are damaged and were stepped over.
+    /// Blocks and chunks that are damaged and were stepped over.
     pub damaged: usize,
 }
 

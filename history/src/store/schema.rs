@@ -72,7 +72,7 @@ impl Log {
             keys: table.stored().enumerate().filter(|(_, c)| c.role == Role::Index).map(|(i, _)| i).collect(),
             insert: match table.kind {
                 TableKind::History => format!(r#"INSERT OR REPLACE INTO "{name}_intervals" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"#),
-                _ => format!(r#"INSERT INTO "{name}_tail" VALUES (?, ?, ?, ?, ?)"#),
+                _ => format!(r#"INSERT INTO "{name}_tail" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"#),
             },
             remove: format!(r#"DELETE FROM "{name}_intervals" WHERE key = ? AND valid_from_ns = ? AND scope = ?"#),
         })
@@ -84,14 +84,14 @@ impl Log {
     }
 }
 
-/// Tail and blocks. `age_ns` is the retention clock when the (newest) row was recorded.
+/// Tail and blocks: chunks as they were committed, and what was sealed of them. `age_ns` is the retention clock when the newest row
+/// was recorded; `bytes` are plain in the tail, stored in a block.
 fn event_tables(name: &str) -> String {
+    let common = "last_sequence INTEGER PRIMARY KEY, first_sequence INTEGER NOT NULL, rows INTEGER NOT NULL, min_time_ns INTEGER NOT NULL,
+        max_time_ns INTEGER NOT NULL, age_ns INTEGER NOT NULL, bytes INTEGER NOT NULL, layout INTEGER NOT NULL";
     format!(
-        r#"CREATE TABLE IF NOT EXISTS "{name}_tail" (sequence INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, age_ns INTEGER NOT NULL,
-            layout INTEGER NOT NULL, row BLOB NOT NULL);
-        CREATE TABLE IF NOT EXISTS "{name}_blocks" (last_sequence INTEGER PRIMARY KEY, first_sequence INTEGER NOT NULL, rows INTEGER NOT NULL,
-            min_time_ns INTEGER NOT NULL, max_time_ns INTEGER NOT NULL, age_ns INTEGER NOT NULL, bytes INTEGER NOT NULL,
-            layout INTEGER NOT NULL, filters BLOB NOT NULL, data BLOB NOT NULL);"#
+        r#"CREATE TABLE IF NOT EXISTS "{name}_tail" ({common}, data BLOB NOT NULL);
+        CREATE TABLE IF NOT EXISTS "{name}_blocks" ({common}, filters BLOB NOT NULL, data BLOB NOT NULL);"#
     )
 }
 

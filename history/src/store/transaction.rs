@@ -68,10 +68,13 @@ impl<'w> Transaction<'w> {
         let bytes = check_length(row.bytes())?;
         let sequence = self.writer.last_sequence + 1;
         let time_ns = self.writer.clock.mend(time_ns);
-        let tail = &mut self.writer.logs[log.0];
-        tail.pending.set(tail.log.layout, self.age_ns);
-        tail.pending.push(sql(sequence), time_ns, bytes);
+        let pending = &mut self.writer.logs[log.0].pending;
+        pending.push(sql(sequence), time_ns, bytes);
+        let full = pending.is_full();
         self.writer.last_sequence = sequence;
+        if full {
+            self.writer.append_pending(log.0, self.age_ns)?;
+        }
         Ok(Eid { generation: self.writer.generation, sequence })
     }
 
@@ -141,8 +144,9 @@ impl<'w> Transaction<'w> {
     /// Makes the changes visible; they survive the death of this process from here on.
     pub fn commit(mut self) -> Result<(), StoreError> {
         if self.writer.last_sequence != self.began_at {
-            let stored = self.writer.store_pending();
-            self.writer.freeing(stored)?;
+            for log in 0..self.writer.logs.len() {
+                self.writer.append_pending(log, self.age_ns)?;
+            }
             self.writer.keep_state(self.age_ns)?;
         }
         self.writer.run("commit", |conn| conn.prepare_cached("COMMIT")?.execute([]))?;

@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::{
     alive::{Alive, Reserve, last_beat},
+    chunk::Chunk,
     clock::{Clock, Reading},
     error::StoreError,
     generation::{self, machine_id, sql},
@@ -17,7 +18,6 @@ use super::{
     open::{self, FILE},
     options::StoreOptions,
     schema::Log,
-    seal::Rows,
     status,
     transaction::Transaction,
 };
@@ -70,13 +70,13 @@ pub(super) struct Tail {
     pub(super) rows: u64,
     pub(super) bytes: u64,
     /// Of the open transaction.
-    pub(super) pending: Rows,
+    pub(super) pending: Chunk,
 }
 
 impl Tail {
     /// Counts anew what waits.
     pub(super) fn count(&mut self, conn: &Connection) -> Result<(), rusqlite::Error> {
-        let sql = format!(r#"SELECT count(*), coalesce(sum(length(row)), 0) FROM "{}_tail""#, self.log.name);
+        let sql = format!(r#"SELECT coalesce(sum(rows), 0), coalesce(sum(bytes), 0) FROM "{}_tail""#, self.log.name);
         let (rows, bytes): (i64, i64) = conn.query_row(&sql, [], |r| Ok((r.get(0)?, r.get(1)?)))?;
         (self.rows, self.bytes) = (rows.cast_unsigned(), bytes.cast_unsigned());
         Ok(())
@@ -132,7 +132,7 @@ impl Writer {
 
     /// Prepares an event table: its columns' names are kept, so that its rows stay readable when it gains a column.
     pub fn events(&mut self, table: &TableSchema) -> Result<EventLog, StoreError> {
-        let mut tail = Tail { log: self.create(table)?, rows: 0, bytes: 0, pending: Rows::default() };
+        let mut tail = Tail { log: self.create(table)?, rows: 0, bytes: 0, pending: Chunk::default() };
         tail.count(&self.conn).map_err(StoreError::database("count the tail"))?;
         self.logs.push(tail);
         Ok(EventLog(self.logs.len() - 1))
@@ -217,18 +217,17 @@ impl Writer {
         result
     }
 
-    /// Stores the events of the open transaction.
-    pub(super) fn store_pending(&mut self) -> Result<(), StoreError> {
-        for tail in self.logs.iter_mut().filter(|tail| tail.pending.len() > 0) {
-            if self.chores.sealer.store(&self.conn, &tail.log, &tail.pending)? {
-                (tail.rows, tail.bytes) = (0, 0);
-            } else {
-                tail.rows += tail.pending.len() as u64;
-                tail.bytes += tail.pending.bytes_len() as u64;
-            }
-            tail.pending.clear();
+    /// Appends what is pending in one table, in the open transaction.
+    pub(super) fn append_pending(&mut self, log: usize, age_ns: i64) -> Result<(), StoreError> {
+        let tail = &mut self.logs[log];
+        if tail.pending.rows == 0 {
+            return Ok(());
         }
-        Ok(())
+        let appended = self.chores.sealer.append(&self.conn, &tail.log, &tail.pending, age_ns);
+        tail.rows += tail.pending.rows as u64;
+        tail.bytes += tail.pending.plain.len() as u64;
+        tail.pending.clear();
+        self.freeing(appended)
     }
 
     /// Undoes the open transaction.
