@@ -87,6 +87,6 @@ impl Search<'_> {
         let cells = projection.decode(None, row.row);
         let cell = |key: &Key| projection.position(key.column).map_or(Cell::Null, |p| cells[p]);
         let matches = self.keys.iter().all(|key| key.matches(cell(key)));
-        matches.then(|| TailRow { sequence: row.sequence, time_ns, cells, projection })
+        matches.then_some(TailRow { sequence: row.sequence, time_ns, cells, projection })
     }
 }
