@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::{
     docker,
-    fake::{Fake, begin, empty, event},
+    fake::{Fake, begin, empty, event, now},
     turn,
 };
 
@@ -115,7 +115,7 @@ fn events_around_nonsense_are_recorded() -> Result<()> {
             return empty(path, stream);
         }
         begin(stream)?;
-        let time = 1_700_000_000_000_000_000;
+        let time = now();
         let named = |name: &str| json!({ "image": IMAGE, "name": name });
         stream.write_all(event("create", "before", time, &named("before")).as_bytes())?;
         stream.write_all(b"{\"Type\":\"hologram\",\"Action\":\"shimmer\",\"timeNano\":17}\n")?;
@@ -150,9 +150,13 @@ fn a_label_of_a_megabyte_is_cut_and_the_rest_is_kept() -> Result<()> {
     let docker = docker()?;
     let mayfly = Mayfly::following("docker", &docker.endpoint())?;
     let recording = mayfly.record()?;
-    let labels = mayfly.config().with_file_name("labels");
-    fs::write(&labels, format!("big={}\nbad\u{7f}name=\u{fffd}\u{1}\nsmall=1\n", "x".repeat(1 << 20)))?;
-    run(docker.cli().args(["run", "--rm", "--name", "wide", "--label-file"]).arg(&labels).args([IMAGE, "true"]))?;
+    let mut wide = docker.cli();
+    wide.args(["run", "--rm", "--name", "wide", "--label", "small=1"]);
+    for n in 0..10 {
+        // As much as one argument of a command may be, nearly; and what is not meant for a terminal.
+        wide.args(["--label".into(), format!("big-{n}={}\u{fffd}\u{1}\u{1b}[2J", "x".repeat(110_000))]);
+    }
+    run(wide.args([IMAGE, "true"]))?;
     mayfly.wait_for_count("SELECT count(*) AS n FROM container_lifecycle_events WHERE name = 'wide' AND action = 'destroy'", 1)?;
     for event in Lifecycle::all(&mayfly)? {
         let labels = event.text("labels");

@@ -19,7 +19,7 @@ struct Load<'a> {
     image_id: &'a str,
     /// Whether a start must have its pid. Podman's late log may miss it; then it is counted.
     pid: bool,
-    /// Whether its containers have an address.
+    /// Whether its containers must have an address. Podman's late log may miss it; then it is counted.
     bridged: bool,
     /// Prints the names of the present containers.
     list: Command,
@@ -86,7 +86,7 @@ fn podman_records_every_container_whole() -> Result<()> {
         workers: 4,
         image_id: &podman.image.id,
         pid: false,
-        bridged: true,
+        bridged: false,
         list,
         run: &|name, command| {
             let mut cli = podman.runner();

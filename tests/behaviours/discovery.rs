@@ -41,8 +41,10 @@ fn a_replaced_socket_is_followed() -> Result<()> {
                     return fake::empty(path, stream);
                 }
                 fake::begin(stream)?;
-                let time = 1_700_000_000_000_000_000;
-                std::io::Write::write_all(stream, fake::event("create", id, time, &json!({ "image": IMAGE, "name": id })).as_bytes())?;
+                std::io::Write::write_all(
+                    stream,
+                    fake::event("create", id, fake::now(), &json!({ "image": IMAGE, "name": id })).as_bytes(),
+                )?;
                 std::io::copy(stream, &mut std::io::sink()).map(drop)
             }),
         )

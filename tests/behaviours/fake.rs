@@ -7,6 +7,7 @@ use std::{
     path::Path,
     sync::Arc,
     thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use mayfly_tests::Result;
@@ -91,6 +92,12 @@ pub(crate) fn empty(path: &str, stream: &mut UnixStream) -> std::io::Result<()> 
             )
         }
     }
+}
+
+/// The time, in UNIX nanoseconds.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// One event of Docker's stream.

@@ -4,7 +4,6 @@ use std::{
     io::Write,
     sync::atomic::{AtomicBool, Ordering::SeqCst},
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use mayfly_tests::{IMAGE, Lifecycle, Mayfly, Result, Verdict, by_name, churn, report, run};
@@ -12,7 +11,7 @@ use serde_json::json;
 
 use crate::{
     amount, docker,
-    fake::{Fake, begin, empty, event},
+    fake::{Fake, begin, empty, event, now},
     turn,
 };
 
@@ -81,11 +80,6 @@ fn a_flood_of_one_container_leaves_the_others_whole() -> Result<()> {
 fn park(stream: &mut std::os::unix::net::UnixStream) -> std::io::Result<()> {
     begin(stream)?;
     std::io::copy(stream, &mut std::io::sink()).map(drop)
-}
-
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// What is missing of the quiet containers.

@@ -117,7 +117,9 @@ class Handler:
         """Runs a scheduled query: {name, calls: [{table, context}…], accept}. Accepted, its counter moves, as when rows were logged."""
         name = ask["name"]
         self.executing = name
-        self.database["timestamps"][name] = int(time.time())
+        # A schedule has runs at least a second apart; the tests need not wait for that.
+        timestamps = self.database["timestamps"]
+        timestamps[name] = max(int(time.time()), timestamps.get(name, 0) + 1)
         self.save()
         try:
             answers = [self.generate(call["table"], call.get("context")) for call in ask["calls"]]

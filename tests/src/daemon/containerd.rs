@@ -64,12 +64,10 @@ impl Containerd {
 }
 
 impl Drop for Containerd {
-    /// What still runs would live on under its shim.
+    /// What still runs would live on under its shim, and its id would stay taken: runc's own state is not private.
     fn drop(&mut self) {
-        if let Ok(ids) = run(self.cli().args(["tasks", "list", "--quiet"])) {
-            for id in ids.split_whitespace() {
-                let _ = run(self.cli().args(["tasks", "kill", "--signal", "SIGKILL", id]));
-            }
+        for id in run(self.cli().args(["tasks", "list", "--quiet"])).unwrap_or_default().split_whitespace() {
+            let _ = run(self.cli().args(["tasks", "delete", "--force", id]));
         }
     }
 }

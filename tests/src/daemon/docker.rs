@@ -64,8 +64,10 @@ impl Docker {
 
     /// Starts the daemon (again) where it was.
     pub fn resume(&mut self) -> Result<()> {
-        // A daemon that was killed leaves its pid file, which would block the next.
-        let _ = fs::remove_file(self.dir.join("pid"));
+        // A daemon that was killed leaves pid files, its own and that of the containerd that died with it: they would block the next.
+        for file in ["pid", "exec/containerd/containerd.pid"] {
+            let _ = fs::remove_file(self.dir.join(file));
+        }
         let (root, exec, pid, host) = (self.dir.join("root"), self.dir.join("exec"), self.dir.join("pid"), self.endpoint());
         let mut command = vec![OsStr::new("dockerd"), OsStr::new("--data-root"), root.as_ref(), OsStr::new("--exec-root"), exec.as_ref()];
         command.extend([OsStr::new("--pidfile"), pid.as_ref(), OsStr::new("--host"), host.as_ref()]);
