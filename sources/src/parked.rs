@@ -19,6 +19,7 @@ pub(crate) struct Parking(HashMap<ContainerKey, Parked>);
 #[derive(Debug)]
 struct Parked {
     run: Run,
+    on_host_network: bool,
     /// A namespace without addresses yet. Some clients connect it between the task's creation and its start; held, it can be read
     /// even when the process has gone by then.
     netns: Option<OwnedFd>,
@@ -29,8 +30,8 @@ impl Parking {
     pub(crate) async fn park(&mut self, key: ContainerKey, pid: i64) {
         // Gone already: the start will have its pid, and nothing more.
         let Ok(process) = Process::open(pid) else { return };
-        let mut parked = Parked { run: process.run(), netns: None };
-        if !process.on_host_network()
+        let mut parked = Parked { run: process.run(), on_host_network: process.on_host_network(), netns: None };
+        if !parked.on_host_network
             && let Ok(netns) = process.netns()
         {
             parked.netns = Some(netns);
@@ -57,6 +58,9 @@ impl Parking {
         parked.read_addresses().await;
         if parked.run.ip_addresses.is_empty() {
             parked.run.ip_addresses = told.ip_addresses;
+        }
+        if parked.on_host_network {
+            event.details.network_mode = Some("host".into());
         }
         event.details.run = Run { started_ns: told.started_ns, ..parked.run };
     }

@@ -8,6 +8,8 @@ mod client;
 mod decode;
 mod details;
 mod messages;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
