@@ -1,4 +1,4 @@
-//! An osquery of Python: the manager and the scheduler of `tests/python/manager.py`, on osquery's own bindings.
+//! An osquery of Python, on osquery's own bindings: the manager that the extension's own tests have, here for the binary.
 
 use std::{
     fs,
@@ -11,21 +11,16 @@ use std::{
 
 use mayfly_tests::{Mayfly, Result, run, tool, until};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 /// The version of the bindings that the tests were written for.
-const BINDINGS: &str = "osquery==3.1.1";
+const BINDINGS: [&str; 2] = ["osquery==3.1.1", "thrift"];
 
-/// A manager that can be killed and started again over the same database.
+/// A manager at a socket of its own.
 #[derive(Debug)]
 pub(crate) struct Manager {
     dir: TempDir,
-    process: Option<Process>,
-}
-
-#[derive(Debug)]
-struct Process {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
@@ -34,8 +29,13 @@ struct Process {
 impl Manager {
     pub(crate) fn start() -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("mayfly-manager-").tempdir_in("/tmp")?;
-        let mut manager = Self { dir, process: None };
-        manager.restart()?;
+        let mut python = Command::new(python()?);
+        python.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../extension/tests/osquery/manager.py"));
+        python.arg(dir.path().join("osquery.em")).arg(dir.path().join("database"));
+        let mut child = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let (input, output) = (child.stdin.take().ok_or("no input")?, child.stdout.take().ok_or("no output")?);
+        let mut manager = Self { dir, child, input, output: BufReader::new(output) };
+        manager.read()?;
         Ok(manager)
     }
 
@@ -43,57 +43,25 @@ impl Manager {
         self.dir.path().join("osquery.em")
     }
 
-    /// Ends it as a crash does, and starts it again.
-    pub(crate) fn restart(&mut self) -> Result<()> {
-        self.kill();
-        let mut python = Command::new(python()?);
-        python
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("python/manager.py"))
-            .arg(self.socket())
-            .arg(self.dir.path().join("database"));
-        let mut child = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let (input, output) = (child.stdin.take().ok_or("no input")?, child.stdout.take().ok_or("no output")?);
-        self.process = Some(Process { child, input, output: BufReader::new(output) });
-        Ok(())
-    }
-
-    /// Forgets everything, as when osquery's database was wiped, and starts again.
-    pub(crate) fn wipe(&mut self) -> Result<()> {
-        self.kill();
-        fs::remove_file(self.dir.path().join("database"))?;
-        self.restart()
-    }
-
-    fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            let _ = process.child.kill();
-            let _ = process.child.wait();
-        }
+    fn read(&mut self) -> Result<Value> {
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        serde_json::from_str(&line).map_err(|error| format!("{error}: {line:?}").into())
     }
 
     fn ask(&mut self, ask: &Value) -> Result<Value> {
-        let process = self.process.as_mut().ok_or("the manager is down")?;
-        writeln!(process.input, "{ask}")?;
-        let mut line = String::new();
-        process.output.read_line(&mut line)?;
-        let mut answer: Value = serde_json::from_str(&line).map_err(|error| format!("{ask}: {error}: {line:?}"))?;
-        match answer.get_mut("ok") {
-            Some(value) => Ok(value.take()),
-            None => Err(format!("{ask}: {answer}").into()),
-        }
+        writeln!(self.input, "{ask}")?;
+        let answer = self.read()?;
+        if answer.get("failed").is_some() { Err(format!("{ask}: {answer}").into()) } else { Ok(answer) }
     }
 
     /// Waits until the extension is registered; gives its tables and their routes.
-    pub(crate) fn wait_for_tables(&mut self) -> Result<Value> {
+    pub(crate) fn wait_for_tables(&mut self) -> Result<Map<String, Value>> {
         until("registration", Duration::from_secs(20), || {
-            let tables = self.ask(&json!({ "do": "tables" }))?;
-            if tables.as_object().is_some_and(|t| !t.is_empty()) { Ok(tables) } else { Err("nobody is registered".into()) }
+            let answer = self.ask(&json!({ "do": "routes" }))?;
+            let tables = answer.get("routes").and_then(Value::as_object).filter(|tables| !tables.is_empty());
+            tables.cloned().ok_or_else(|| "nobody is registered".into())
         })
-    }
-
-    /// What the extension says of a table's columns.
-    pub(crate) fn columns(&mut self, table: &str) -> Result<Value> {
-        self.ask(&json!({ "do": "columns", "table": table }))
     }
 
     /// An ad-hoc query's rows.
@@ -101,17 +69,17 @@ impl Manager {
         rows(&self.ask(&json!({ "do": "generate", "table": table, "context": context(constraints) }))?)
     }
 
-    /// One run of a scheduled query that asks `table` once for each of `calls`; gives each call's rows.
-    pub(crate) fn scheduled(&mut self, name: &str, table: &str, calls: &[&[(&str, u8, &str)]], accept: bool) -> Result<Vec<Vec<Value>>> {
-        let calls: Vec<_> = calls.iter().map(|constraints| json!({ "table": table, "context": context(constraints) })).collect();
-        let answers = self.ask(&json!({ "do": "run", "name": name, "calls": calls, "accept": accept }))?;
-        answers.as_array().ok_or("no answers")?.iter().map(rows).collect()
+    /// What the run of a scheduled query at `second` logs.
+    pub(crate) fn scheduled(&mut self, name: &str, sql: &str, table: &str, second: u64) -> Result<Vec<Value>> {
+        let sources = json!([{ "table": table, "as": table }]);
+        rows(&self.ask(&json!({ "do": "schedule", "name": name, "sql": sql, "second": second, "sources": sources }))?)
     }
 }
 
 impl Drop for Manager {
     fn drop(&mut self) {
-        self.kill();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -139,6 +107,10 @@ impl Extension {
         Ok(Self { child: command.spawn()? })
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Asks it to end, as osqueryd does; it must, in order.
     pub(crate) fn terminate(&mut self) -> Result<()> {
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
@@ -164,13 +136,13 @@ fn python() -> Result<&'static Path> {
 }
 
 fn install() -> Result<PathBuf> {
-    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python");
+    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("osquery-python");
     let python = venv.join("bin/python");
     let works = |python: &Path| run(Command::new(python).args(["-c", "import osquery"])).is_ok();
     if !works(&python) {
         run(Command::new(tool("python3", "python3 python3-venv")?).args(["-m", "venv", "--clear"]).arg(&venv))
             .map_err(|error| format!("{error}: `apt-get install python3-venv`, or `cargo xtask setup`"))?;
-        run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", BINDINGS]))?;
+        run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(BINDINGS))?;
     }
     Ok(python)
 }
