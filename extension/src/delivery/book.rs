@@ -161,13 +161,13 @@ impl Book {
             let mut rows = self.db.prepare_cached("SELECT table_name, reader, cause, from_ns, to_ns FROM gaps ORDER BY id")?;
             rows.query_map([], |row| {
                 Ok(Gap {
-                    source: "delivery".into(),
+                    source: "tables".into(),
                     endpoint: row.get(0)?,
                     cause: row.get(2)?,
                     from_ns: row.get(3)?,
                     to_ns: row.get(4)?,
                     recovered: 0,
-                    detail: row.get(1)?,
+                    detail: format!("events that {} was not given", row.get::<_, String>(1)?),
                 })
             })?
             .collect()

@@ -98,7 +98,11 @@ impl Desk {
         let mut query = context::parse(schema, context)?;
         let mut store = Reader::open(&self.state_dir)?;
         if schema.kind == TableKind::Live {
-            store = store.with_own(self.delivery.gaps()?, vec![self.options.feed.status()]);
+            let gaps = self.delivery.gaps().unwrap_or_else(|error| {
+                self.options.feed.complain(chain(&error));
+                Vec::new()
+            });
+            store = store.with_own(gaps, vec![self.options.feed.status()]);
         }
         let scope = if schema.kind == TableKind::Events {
             self.delivery.narrow(&self.manager, &self.registration, &store, schema, &mut query)?

@@ -8,6 +8,7 @@ use std::{
 };
 
 use mayfly::delivery::{DeliveryConfig, Start};
+use mayfly_history::store::{StoreOptions, TableOptions};
 use serde_json::{Value, json};
 
 use crate::peer::{EVENTS, Osqueryd, Place, until};
@@ -211,6 +212,34 @@ fn the_row_cap_bounds_a_batch_and_the_next_run_goes_on() {
     assert_eq!(run(&mut osqueryd, "q", ALL, 1), Ok((1..=10).collect()));
     assert_eq!(run(&mut osqueryd, "q", ALL, 2), Ok((11..=20).collect()));
     assert_eq!(run(&mut osqueryd, "q", ALL, 3), Ok((21..=25).collect()));
+}
+
+#[test]
+fn what_expires_before_it_is_delivered_is_a_gap() {
+    let place = Place::new();
+    let bound = TableOptions { max_rows: Some(100), ..TableOptions::default() };
+    let mut store = place.store_with(&StoreOptions { tables: BTreeMap::from([(EVENTS.to_owned(), bound)]), ..StoreOptions::default() });
+    store.record(3);
+    let _running = place.extension();
+    let mut osqueryd = place.manager(&[]);
+    osqueryd.registered();
+    assert_eq!(run(&mut osqueryd, "q", ALL, 1), Ok(vec![1, 2, 3]));
+    let gaps = |osqueryd: &mut Osqueryd| {
+        let answer = osqueryd.ask(&json!({"do": "generate", "table": "recorder_gaps"}));
+        let rows = answer["rows"].as_array().unwrap().iter().filter(|row| row["cause"] == "expired_undelivered");
+        rows.cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(gaps(&mut osqueryd), Vec::<Value>::new());
+    store.record(20_000);
+    store.expire();
+    let left = run(&mut osqueryd, "q", ALL, 2).unwrap();
+    assert!(left.len() < 20_000 && left.last().is_none_or(|newest| *newest == 20_003), "{} {:?}", left.len(), left.last());
+    let told = gaps(&mut osqueryd);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((told[0]["source"].as_str(), told[0]["endpoint"].as_str()), (Some("tables"), Some(EVENTS)));
+    assert_eq!(told[0]["detail"], "events that q was not given");
+    run(&mut osqueryd, "q", ALL, 3).unwrap();
+    assert_eq!(gaps(&mut osqueryd).len(), 1, "told once");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use mayfly_history::{
     Feed, TableSchema,
     image::ImageEvent,
     now,
-    store::{RowBuf, StoreOptions, Writer},
+    store::{Reader, RowBuf, StoreOptions, Writer},
 };
 use mayfly_tables::{CONTAINER_IMAGE_EVENTS, TABLES};
 use serde_json::{Value, json};
@@ -132,8 +132,13 @@ impl Place {
 
     /// A store that is being written.
     pub(crate) fn store(&self) -> Store {
+        self.store_with(&StoreOptions::default())
+    }
+
+    pub(crate) fn store_with(&self, options: &StoreOptions) -> Store {
         let schema = CONTAINER_IMAGE_EVENTS.schema();
-        Store { writer: Writer::open(&self.state_dir(), &StoreOptions::default()).unwrap().writer, schema, written: 0 }
+        let dir = self.state_dir();
+        Store { writer: Writer::open(&dir, options).unwrap().writer, dir, schema, written: 0 }
     }
 }
 
@@ -146,6 +151,7 @@ pub(crate) struct Running {
 
 /// Events `event-1`, `event-2`, ….
 pub(crate) struct Store {
+    dir: PathBuf,
     writer: Writer,
     schema: TableSchema,
     pub(crate) written: usize,
@@ -164,6 +170,14 @@ impl Store {
             transaction.append(log, event.time_ns, &row).unwrap();
         }
         transaction.commit().unwrap();
+    }
+
+    /// Lets retention drop something.
+    pub(crate) fn expire(&mut self) {
+        until("something expired", || {
+            self.writer.maintain().unwrap();
+            Reader::open(&self.dir).unwrap().dropped(&self.schema).unwrap().is_some()
+        });
     }
 }
 
