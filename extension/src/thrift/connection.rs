@@ -101,7 +101,13 @@ pub(super) enum Phase {
     Answering,
 }
 
-/// Answers the requests of one peer. `Ok` is a peer that left.
+/// Answers the requests of one peer on the caller's thread, as [`super::Server`] does on one of its own. `Ok` is a peer that
+/// left, or was told that it made no sense.
+pub fn attend(stream: UnixStream, service: &dyn Service, limits: &Limits) -> thrift::Result<()> {
+    converse(stream, service, limits, &|_| {})
+}
+
+/// The same, telling where the connection is.
 pub(super) fn converse(stream: UnixStream, service: &dyn Service, limits: &Limits, enter: &dyn Fn(Phase)) -> thrift::Result<()> {
     let mut output = Timed::new(stream.try_clone()?);
     let bounds = TConfiguration::builder()

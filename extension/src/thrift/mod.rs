@@ -23,7 +23,7 @@ mod server;
 mod stream;
 
 pub use answer::Answer;
-pub use connection::{Reply, Service};
+pub use connection::{Reply, Service, attend};
 pub use generated::{
     ExtensionManagerSyncClient, ExtensionResponse, ExtensionStatus, InternalExtensionInfo, TExtensionManagerSyncClient,
     TExtensionSyncClient,

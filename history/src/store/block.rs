@@ -269,6 +269,36 @@ impl<'a> BlockColumn<'a> {
     }
 }
 
+/// Entry points for fuzzers.
+#[doc(hidden)]
+pub mod fuzzing {
+    use zstd::bulk::Decompressor;
+
+    use super::Block;
+    use crate::store::{chunk, frame::inflate};
+
+    /// Opens a block or a chunk as it lies in the file, and bytes as if they had been inflated.
+    pub fn decode_block(bytes: &[u8]) {
+        let mut plain = Vec::new();
+        if Decompressor::new().is_ok_and(|mut decompressor| inflate(bytes, &mut decompressor, &mut plain).is_ok()) {
+            read(&plain);
+        }
+        read(bytes);
+    }
+
+    fn read(plain: &[u8]) {
+        // Ends after an error; takes a byte at least for each row.
+        let _ = chunk::rows(plain).take(plain.len() + 1).count();
+        let Ok(block) = Block::parse(plain) else { return };
+        let _ = (block.sequences(), block.times());
+        for column in (0..=block.columns.len()).filter_map(|position| block.column(position).ok()) {
+            (0..block.rows).for_each(|row| {
+                column.cell(row);
+            });
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::{collection::vec, prelude::*};

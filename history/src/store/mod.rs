@@ -31,6 +31,8 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+#[doc(hidden)]
+pub use block::fuzzing;
 pub use error::StoreError;
 pub use options::{StoreOptions, TableOptions};
 pub use reader::Reader;

@@ -1,0 +1,105 @@
+//! What the fuzzers call: every decoder of bytes that others send, or that a disk may have damaged.
+//!
+//! `cargo +nightly fuzz run NAME` feeds one of them for as long as it is let; the test beside this feeds all of them, on any
+//! toolchain, what `fuzz/corpus` has and what comes of damaging it. None may panic, hang or eat the memory.
+
+use std::{io::Write, net::Shutdown, ops::ControlFlow, os::unix::net::UnixStream, path::Path, sync::Arc, time::Duration};
+
+use containerd_client::types::Envelope;
+use mayfly::{
+    context,
+    thrift::{Limits, Reply, Service, Strings, attend},
+};
+use mayfly_history::{
+    Cell,
+    container::Runtime,
+    store::{Reader, fuzzing::decode_block},
+};
+use mayfly_sources::{Naming, decode_containerd, decode_cri, docker_fuzzing};
+use mayfly_tables::{Rows, TABLES};
+use prost::Message;
+
+/// A decoder and its name, which is that of its folder in `fuzz/corpus`.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    ("containerd_event", containerd_event),
+    ("cri_event", cri_event),
+    ("docker_event", docker_event),
+    ("docker_inspect", docker_inspect),
+    ("query_context", query_context),
+    ("store_block", store_block),
+    ("thrift_request", thrift_request),
+];
+
+/// One envelope of containerd's event stream.
+pub fn containerd_event(bytes: &[u8]) {
+    if let Ok(envelope) = Envelope::decode(bytes) {
+        let _ = decode_containerd(&Naming::new("unix:///run/containerd/containerd.sock", None), &envelope);
+    }
+}
+
+/// One message of a CRI server's event stream.
+pub fn cri_event(bytes: &[u8]) {
+    let _ = decode_cri(&Arc::from("unix:///run/crio/crio.sock"), Runtime::CriO, bytes);
+}
+
+/// One line of Docker's or Podman's event stream.
+pub fn docker_event(bytes: &[u8]) {
+    docker_fuzzing::decode_event(bytes);
+}
+
+/// Docker's or Podman's answer to an inspect.
+pub fn docker_inspect(bytes: &[u8]) {
+    docker_fuzzing::decode_inspect(bytes);
+}
+
+/// The context of a query, asked of every table over an empty store.
+pub fn query_context(bytes: &[u8]) {
+    let Ok(store) = Reader::open(Path::new("/nonexistent")) else { return };
+    for table in TABLES {
+        if let Ok(query) = context::parse(table.schema(), Some(bytes)) {
+            let _ = table.generate(&store, &query, &mut Nobody);
+        }
+    }
+}
+
+/// A block or chunk of events, as it lies in the store's file.
+pub fn store_block(bytes: &[u8]) {
+    decode_block(bytes);
+}
+
+/// Whatever a peer sends to the extension's socket.
+pub fn thrift_request(bytes: &[u8]) {
+    // More would not fit into the socket while nobody reads at the other end.
+    let bytes = &bytes[..bytes.len().min(64 << 10)];
+    let Ok((mut peer, ours)) = UnixStream::pair() else { return };
+    if peer.write_all(bytes).is_err() || peer.shutdown(Shutdown::Write).is_err() {
+        return;
+    }
+    let limits = Limits { answer: Duration::from_millis(50), ..Limits::default() };
+    let _ = attend(ours, &Echo, &limits);
+}
+
+struct Nobody;
+
+impl Rows for Nobody {
+    fn row(&mut self, _: &[Cell<'_>]) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}
+
+struct Echo;
+
+impl Service for Echo {
+    fn uuid(&self) -> i64 {
+        1
+    }
+
+    fn call(&self, _: &str, _: &str, request: &Strings) -> Reply {
+        Reply::success(vec![request.clone()])
+    }
+
+    fn shutdown(&self) {}
+}
