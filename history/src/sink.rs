@@ -186,7 +186,7 @@ impl Pushed for crate::image::ImageEvent {
     }
 }
 
-fn hash(value: &impl std::hash::Hash) -> u64 {
+pub(crate) fn hash(value: &impl std::hash::Hash) -> u64 {
     use std::hash::Hasher;
     let mut hasher = std::hash::DefaultHasher::new();
     value.hash(&mut hasher);
