@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* Who a task is and where: what every record says of it. */
+#ifndef MAYFLY_TASK_H
+#define MAYFLY_TASK_H
+
+#include "event.h"
+#include "kernel.h"
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include <stdbool.h>
+
+/* Number of the v1 hierarchy that has the `pids` controller; 0 where that is in the unified one. */
+const volatile __u32 legacy_hierarchy = 0;
+
+static __always_inline struct cgroups cgroups_of(struct task_struct *task)
+{
+	struct css_set *set = task->cgroups;
+	struct cgroups cgroups = {.unified = set->dfl_cgrp->kn->id};
+
+	if (legacy_hierarchy) {
+		struct cgroup_subsys_state *state = NULL;
+		__u32 pids = bpf_core_enum_value(enum cgroup_subsys_id, pids_cgrp_id);
+		const char *states = (const char *)__builtin_preserve_access_index(&set->subsys);
+
+		bpf_probe_read_kernel(&state, sizeof(state), states + pids * sizeof(state));
+		cgroups.legacy = BPF_CORE_READ(state, cgroup, kn, id);
+	}
+	return cgroups;
+}
+
+static __always_inline void begin(struct event_header *header, __u32 kind, __u32 size,
+				  __u64 boot_ns, struct cgroups *cgroups)
+{
+	header->kind = kind;
+	header->size = size;
+	header->boot_ns = boot_ns;
+	header->cgroups = *cgroups;
+}
+
+/* A pid's own entry in its array of numbers, one for each namespace that it is in. */
+static __always_inline const struct upid *own_number(struct pid *pid, __u32 level)
+{
+	const char *numbers = (const char *)__builtin_preserve_access_index(&pid->numbers);
+
+	return (const void *)(numbers + level * bpf_core_type_size(struct upid));
+}
+
+static __always_inline void describe(struct event_header *header, struct task_struct *task)
+{
+	struct pid *pid = task->group_leader->thread_pid;
+	struct nsproxy *namespaces = task->nsproxy;
+	const struct cred *cred = task->cred;
+	__u32 level = pid->level;
+
+	header->pid = task->tgid;
+	header->parent = task->real_parent->tgid;
+	header->uid = cred->uid.val;
+	header->gid = cred->gid.val;
+	header->euid = cred->euid.val;
+	header->auid = ~0;
+	if (bpf_core_field_exists(task->loginuid))
+		header->auid = task->loginuid.val;
+	header->ns_pid = task->tgid;
+	header->pid_ns = PROC_PID_INIT_INO;
+	if (level) {
+		const struct upid *own = own_number(pid, level);
+
+		header->ns_pid = BPF_CORE_READ(own, nr);
+		header->pid_ns = BPF_CORE_READ(own, ns, ns.inum);
+	}
+	/* A task that exits has none any more. */
+	header->net_ns = namespaces ? namespaces->net_ns->ns.inum : 0;
+	header->mnt_ns = namespaces ? namespaces->mnt_ns->ns.inum : 0;
+}
+
+#endif

@@ -1,0 +1,30 @@
+//! What an operator can set about the probes.
+
+use serde::Deserialize;
+
+/// `[ebpf]` of `mayfly.toml`. Every key is optional; unknown keys are refused by name.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EbpfConfig {
+    /// Whether to load probes at all. Default true.
+    pub enabled: bool,
+    /// Whether to record processes and sockets outside of containers too. Default false.
+    pub host_processes: bool,
+    /// Records that one cgroup may write in a second; what it writes beyond is counted only. 0: no limit. Default 5000.
+    pub max_events_per_second: u64,
+    /// Size of the ring between the kernel and the recorder, in KiB; rounded up to a power of two. Default 4096.
+    pub ring_kib: u32,
+}
+
+impl Default for EbpfConfig {
+    fn default() -> Self {
+        Self { enabled: true, host_processes: false, max_events_per_second: 5000, ring_kib: 4096 }
+    }
+}
+
+impl EbpfConfig {
+    /// Bytes of the ring: a power of two, from 64 KiB to 1 GiB.
+    pub(crate) fn ring_bytes(&self) -> u32 {
+        self.ring_kib.clamp(64, 1 << 20).next_power_of_two() << 10
+    }
+}

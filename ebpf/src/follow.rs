@@ -1,0 +1,268 @@
+//! Follows the ring: sleeps while nothing happens, polls while much does, and accounts for what did not come through.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use mayfly_history::{Feed, Sink, now, oom::OomEvent, process::ProcessEvent, socket::SocketEvent};
+use rustix::{
+    event::{EventfdFlags, Timespec, epoll, eventfd},
+    io::Errno,
+    param::page_size,
+};
+use std::collections::HashMap;
+
+use crate::{
+    EbpfConfig, LoadError, Probes,
+    cgroups::{CgroupMap, legacy_hierarchy},
+    clock::Clock,
+    interpret::{Heard, Interpreter},
+    load,
+    programs::Programs,
+    records::{Cgroups, Record},
+};
+
+/// While events come, the ring is looked at so often.
+const TICK: Duration = Duration::from_millis(20);
+/// Losses are counted, and the clocks compared, so often.
+const ACCOUNTING: Duration = Duration::from_secs(1);
+/// Records that are read before something else gets its turn.
+const BATCH: usize = 65_536;
+
+/// Where events go.
+#[derive(Clone, Debug)]
+pub struct KernelSinks {
+    pub processes: Sink<ProcessEvent>,
+    pub sockets: Sink<SocketEvent>,
+    pub ooms: Sink<OomEvent>,
+}
+
+/// The probes, followed on a thread of their own.
+#[derive(Debug)]
+pub struct Follower {
+    stop: Arc<OwnedFd>,
+    thread: JoinHandle<()>,
+}
+
+/// Loads the probes and follows them. `None` where they cannot be: `feed` says why, and what would help.
+///
+/// # Errors
+/// No thread or descriptor can be had.
+pub fn follow(config: &EbpfConfig, feed: Feed, sinks: KernelSinks) -> io::Result<Option<Follower>> {
+    if !config.enabled {
+        feed.disabled("switched off in the configuration", "set [ebpf] enabled = true");
+        return Ok(None);
+    }
+    let probes = match load(config, legacy_hierarchy()) {
+        Ok(probes) => probes,
+        Err(error) => {
+            feed.disabled(explain(&error), error.remedy());
+            return Ok(None);
+        }
+    };
+    for (tracepoint, reason) in probes.refused() {
+        tracing::warn!(tracepoint, reason, "the kernel does not offer this tracepoint as expected");
+        feed.complain(format!("tracepoint {tracepoint}: {reason}"));
+    }
+    // What exists is learnt after the probes are in place: a cgroup made meanwhile is told twice, never missed.
+    let mut interpreter = Interpreter {
+        cgroups: CgroupMap::default(),
+        programs: Programs::default(),
+        clock: Clock::read(),
+        host_processes: config.host_processes,
+        page_size: u64::try_from(page_size()).unwrap_or(4096),
+    };
+    interpreter.cgroups.learn_existing();
+    interpreter.programs.learn_existing();
+    let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let reader = Reader { probes, interpreter, feed, sinks, fill_level: u64::from(config.ring_bytes()) / 4, books: Books::default() };
+    let waker = Waker::new(&reader.probes, &stop)?;
+    reader.feed.running();
+    let thread = thread::Builder::new().name("mayfly-ebpf".into()).spawn(move || reader.run(&waker))?;
+    Ok(Some(Follower { stop, thread }))
+}
+
+impl Follower {
+    /// Reads what waits in the ring, takes the probes out of the kernel and ends the thread.
+    pub fn stop(self) {
+        // It cannot fail: the counter is far from full.
+        let _ = rustix::io::write(&*self.stop, &1u64.to_ne_bytes());
+        if self.thread.join().is_err() {
+            tracing::error!("the thread that follows the probes panicked");
+        }
+    }
+}
+
+/// The error and its causes, in one line.
+fn explain(error: &LoadError) -> String {
+    let mut line = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        // The verifier's log is long.
+        let text = error.to_string();
+        line.push_str(": ");
+        line.push_str(text.lines().next().unwrap_or_default());
+        cause = error.source();
+    }
+    line
+}
+
+/// Waits for the ring or for the end.
+struct Waker {
+    epoll: OwnedFd,
+}
+
+const RING: u64 = 0;
+const STOP: u64 = 1;
+
+impl Waker {
+    fn new(probes: &Probes, stop: &OwnedFd) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &probes.ring, epoll::EventData::new_u64(RING), epoll::EventFlags::IN)?;
+        epoll::add(&epoll, stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)?;
+        Ok(Self { epoll })
+    }
+
+    /// Sleeps until woken or `timeout`; whether it is time to stop.
+    fn wait(&self, timeout: Duration) -> io::Result<bool> {
+        let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(RING) }; 2];
+        let timeout = Timespec { tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(1), tv_nsec: timeout.subsec_nanos().into() };
+        match epoll::wait(&self.epoll, &mut events, Some(&timeout)) {
+            Ok(n) => Ok(events[..n].iter().any(|event| event.data.u64() == STOP)),
+            Err(Errno::INTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// What was accounted for already.
+#[derive(Debug, Default)]
+struct Books {
+    lost: u64,
+    shed: HashMap<[u64; 2], u64>,
+    /// When the last accounts were made, UNIX nanoseconds.
+    at_ns: i64,
+}
+
+struct Reader {
+    probes: Probes,
+    interpreter: Interpreter,
+    feed: Feed,
+    sinks: KernelSinks,
+    fill_level: u64,
+    books: Books,
+}
+
+impl Reader {
+    fn run(mut self, waker: &Waker) {
+        self.books.at_ns = now();
+        let mut next_accounts = Instant::now() + ACCOUNTING;
+        loop {
+            let busy = self.drain() > 0;
+            // Asleep, the first record wakes us; so look once more after saying so.
+            let level = if busy { self.fill_level } else { 1 };
+            if let Err(error) = self.probes.wake_at(level) {
+                self.feed.complain(format!("cannot ask to be woken: {error}"));
+            }
+            if !busy && self.drain() > 0 {
+                continue;
+            }
+            let now = Instant::now();
+            if now >= next_accounts {
+                self.account();
+                next_accounts = now + ACCOUNTING;
+            }
+            let patience = next_accounts.saturating_duration_since(now);
+            match waker.wait(if busy { patience.min(TICK) } else { patience }) {
+                Ok(false) => {}
+                Ok(true) => break,
+                Err(error) => {
+                    self.feed.failed(format!("cannot wait for the ring: {error}"), "");
+                    break;
+                }
+            }
+        }
+        self.drain();
+        self.account();
+    }
+
+    /// Reads what waits, a batch at most; how much that was.
+    fn drain(&mut self) -> usize {
+        let mut read = 0;
+        while read < BATCH {
+            let Some(bytes) = self.probes.ring.next() else { break };
+            read += 1;
+            let heard = match Record::parse(&bytes) {
+                Ok(record) => self.interpreter.hear(&record),
+                Err(malformed) => {
+                    self.feed.reject(malformed.to_string());
+                    continue;
+                }
+            };
+            drop(bytes);
+            self.pass_on(heard);
+        }
+        read
+    }
+
+    fn pass_on(&mut self, heard: Heard) {
+        match heard {
+            Heard::Process(event) => self.sinks.processes.push(&self.feed, event),
+            Heard::Socket(event) => self.sinks.sockets.push(&self.feed, event),
+            Heard::Oom(event) => self.sinks.ooms.push(&self.feed, event),
+            Heard::Nothing => {}
+            Heard::Unwanted(cgroups) => {
+                if let Err(error) = self.probes.silence(key(cgroups)) {
+                    self.feed.complain(format!("cannot silence a cgroup of the host: {error}"));
+                }
+            }
+            Heard::Gone(pairs) => {
+                if !pairs.is_empty() {
+                    self.account_for_shed();
+                }
+                for pair in pairs {
+                    self.probes.forget(&key(pair));
+                    self.books.shed.remove(&key(pair));
+                }
+            }
+            Heard::Nonsense(why) => self.feed.reject(why),
+        }
+    }
+
+    /// Tells what did not come through since the last time.
+    fn account(&mut self) {
+        self.interpreter.clock.follow();
+        let at_ns = now();
+        let lost = self.probes.lost();
+        if let Some(fresh) = lost.checked_sub(self.books.lost).filter(|&n| n > 0) {
+            self.feed.count_lost_in_kernel(fresh);
+            self.feed.blind("ring_full", self.books.at_ns, Some(at_ns), 0, format!("{fresh} records found no room in the ring"));
+        }
+        self.books.lost = lost;
+        self.books.at_ns = at_ns;
+        self.account_for_shed();
+    }
+
+    fn account_for_shed(&mut self) {
+        let at_ns = now();
+        let shed: Vec<_> = self.probes.admissions().filter(|admission| admission.shed > 0).collect();
+        for admission in shed {
+            let told = self.books.shed.entry(admission.cgroups).or_default();
+            let fresh = admission.shed.saturating_sub(*told);
+            *told = admission.shed;
+            if fresh > 0 {
+                let [unified, legacy] = admission.cgroups;
+                let event = self.interpreter.throttled(Cgroups { unified, legacy }, fresh, at_ns);
+                self.sinks.processes.push(&self.feed, event);
+            }
+        }
+    }
+}
+
+const fn key(cgroups: Cgroups) -> [u64; 2] {
+    [cgroups.unified, cgroups.legacy]
+}

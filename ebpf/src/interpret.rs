@@ -1,0 +1,274 @@
+//! From records to events: gives each its container, its program and its time.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
+
+use mayfly_history::{
+    Nanos,
+    container::ContainerKey,
+    oom::OomEvent,
+    process::{KernelStream, ProcessAction, ProcessEvent},
+    socket::{SocketAction, SocketEvent},
+};
+
+use crate::{
+    cgroups::{CgroupMap, Hierarchy, Owner},
+    clock::Clock,
+    programs::Programs,
+    records::{Cgroups, Exec, Exit, Header, Names, OomKill, Record, SocketChange, UNSET},
+};
+
+/// What a record tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    Process(ProcessEvent),
+    Socket(SocketEvent),
+    Oom(OomEvent),
+    /// Only something to be remembered.
+    Nothing,
+    /// It is the host's, which nobody asked for: the kernel need not tell more of these cgroups.
+    Unwanted(Cgroups),
+    /// These cgroups are gone.
+    Gone(Vec<Cgroups>),
+    /// Its fields contradict each other.
+    Nonsense(&'static str),
+}
+
+/// What must be remembered to understand a record.
+#[derive(Debug)]
+pub(crate) struct Interpreter {
+    pub(crate) cgroups: CgroupMap,
+    pub(crate) programs: Programs,
+    pub(crate) clock: Clock,
+    pub(crate) host_processes: bool,
+    pub(crate) page_size: u64,
+}
+
+/// Where something happened.
+struct Place {
+    container: ContainerKey,
+    cgroup_id: Option<i64>,
+}
+
+impl Interpreter {
+    pub(crate) fn hear(&mut self, record: &Record<'_>) -> Heard {
+        match record {
+            Record::Exec { exec, cwd, file, path, args } => self.exec(exec, *cwd, *file, path, args),
+            Record::Exit(exit) => self.exit(exit),
+            // The first process of a container: its cgroup and namespaces are known before anything runs in it.
+            Record::Fork(fork) => {
+                self.cgroups.owner(fork.header.cgroups, fork.header.pid);
+                Heard::Nothing
+            }
+            Record::CgroupMade { change, path } => {
+                self.cgroups.made(hierarchy(change.hierarchy), change.id, &String::from_utf8_lossy(path));
+                Heard::Nothing
+            }
+            Record::CgroupGone { change, .. } => Heard::Gone(self.cgroups.removed(hierarchy(change.hierarchy), change.id)),
+            Record::Socket(change) => self.socket(change),
+            Record::OomKill(kill) => self.oom(kill),
+        }
+    }
+
+    /// A row that says how much a cgroup's noise was cut.
+    pub(crate) fn throttled(&mut self, cgroups: Cgroups, shed: u64, time_ns: Nanos) -> ProcessEvent {
+        let place = self.place(cgroups, 0);
+        ProcessEvent {
+            time_ns,
+            action: ProcessAction::Throttled,
+            source: KernelStream::Ebpf,
+            pid: None,
+            ns_pid: None,
+            parent: None,
+            uid: None,
+            gid: None,
+            euid: None,
+            auid: None,
+            path: Arc::default(),
+            cmdline: String::new(),
+            cwd: String::new(),
+            exit_code: None,
+            signal: None,
+            duration_ms: None,
+            cgroup_id: place.cgroup_id,
+            pid_namespace: None,
+            container: place.container,
+            shed: Some(int(shed)),
+        }
+    }
+
+    fn place(&mut self, cgroups: Cgroups, pid: u32) -> Place {
+        match self.cgroups.owner(cgroups, pid) {
+            Some((Owner::Container(key), id)) => Place { container: key.clone(), cgroup_id: Some(int(id)) },
+            Some((Owner::Host, id)) => Place { container: ContainerKey::default(), cgroup_id: Some(int(id)) },
+            None => Place { container: ContainerKey::default(), cgroup_id: Some(int(cgroups.unified)) },
+        }
+    }
+
+    /// The place of something that is wanted.
+    fn wanted(&mut self, header: &Header) -> Option<Place> {
+        let place = self.place(header.cgroups, header.pid);
+        (self.host_processes || !place.container.container_id.is_empty()).then_some(place)
+    }
+
+    /// What is to be done about the rest.
+    fn unwanted(&self, header: &Header) -> Heard {
+        if self.cgroups.knows(header.cgroups) { Heard::Unwanted(header.cgroups) } else { Heard::Nothing }
+    }
+
+    fn exec(&mut self, exec: &Exec, cwd: Names<'_>, file: Names<'_>, path: &[u8], args: &[u8]) -> Heard {
+        let Some(place) = self.wanted(&exec.header) else { return self.unwanted(&exec.header) };
+        let cwd = cwd.path();
+        let path: Arc<str> = program(&cwd, file, &String::from_utf8_lossy(path)).into();
+        self.programs.executed(exec.header.pid, Arc::clone(&path));
+        let mut event = self.process(&exec.header, ProcessAction::Exec, place, path);
+        event.cmdline = command_line(args, exec.args_whole > u64::from(exec.args_size));
+        event.cwd = cwd;
+        Heard::Process(event)
+    }
+
+    fn exit(&mut self, exit: &Exit) -> Heard {
+        let path = self.programs.exited(exit.header.pid, exit.header.parent, comm(&exit.comm));
+        let Some(place) = self.wanted(&exit.header) else { return self.unwanted(&exit.header) };
+        let mut event = self.process(&exit.header, ProcessAction::Exit, place, path);
+        // As wait(2) packs it: a signal in the low seven bits, or an exit code in the next byte.
+        let signal = exit.status & 0x7f;
+        if signal == 0 {
+            event.exit_code = Some(i64::from((exit.status >> 8) & 0xff));
+        } else {
+            event.signal = Some(i64::from(signal));
+        }
+        event.duration_ms = exit.header.boot_ns.checked_sub(exit.started_boot_ns).map(|ns| int(ns / 1_000_000));
+        Heard::Process(event)
+    }
+
+    fn process(&self, header: &Header, action: ProcessAction, place: Place, path: Arc<str>) -> ProcessEvent {
+        ProcessEvent {
+            time_ns: self.clock.unix(header.boot_ns),
+            action,
+            source: KernelStream::Ebpf,
+            pid: Some(header.pid.into()),
+            ns_pid: Some(header.ns_pid.into()),
+            parent: Some(header.parent.into()),
+            uid: id(header.uid),
+            gid: id(header.gid),
+            euid: id(header.euid),
+            auid: id(header.auid),
+            path,
+            cmdline: String::new(),
+            cwd: String::new(),
+            exit_code: None,
+            signal: None,
+            duration_ms: None,
+            cgroup_id: place.cgroup_id,
+            pid_namespace: Some(header.pid_ns).filter(|&inode| inode != 0),
+            container: place.container,
+            shed: None,
+        }
+    }
+
+    fn socket(&mut self, change: &SocketChange) -> Heard {
+        let action = match change.action {
+            1 => SocketAction::Connect,
+            2 => SocketAction::Accept,
+            3 => SocketAction::Listen,
+            4 => SocketAction::Close,
+            _ => return Heard::Nonsense("a socket record has an unknown action"),
+        };
+        let (Some(local_address), Some(remote_address)) = (address(change.family, change.local), address(change.family, change.remote))
+        else {
+            return Heard::Nonsense("a socket record has an unknown address family");
+        };
+        let header = &change.header;
+        let Some(place) = self.wanted(header) else { return self.unwanted(header) };
+        let known = header.pid != 0;
+        // A dual-stack socket that has no peer yet is an IPv6 one.
+        let family = if local_address.is_ipv4() || remote_address.is_ipv4() { 2 } else { 10 };
+        Heard::Socket(SocketEvent {
+            time_ns: self.clock.unix(header.boot_ns),
+            action,
+            pid: known.then(|| header.pid.into()),
+            path: self.programs.path(header.pid),
+            uid: if known { id(header.uid) } else { None },
+            family,
+            protocol: change.protocol.into(),
+            local_address,
+            local_port: change.local_port,
+            remote_address,
+            remote_port: change.remote_port,
+            established: change.failed == 0,
+            cgroup_id: place.cgroup_id,
+            net_namespace: Some(header.net_ns).filter(|&inode| inode != 0),
+            container: place.container,
+        })
+    }
+
+    /// A kill matters wherever it happens.
+    fn oom(&mut self, kill: &OomKill) -> Heard {
+        let place = self.place(kill.header.cgroups, kill.header.pid);
+        let mut path = self.programs.path(kill.header.pid);
+        if path.is_empty() {
+            path = comm(&kill.comm).into_owned().into();
+        }
+        Heard::Oom(OomEvent {
+            time_ns: self.clock.unix(kill.header.boot_ns),
+            pid: kill.header.pid.into(),
+            path,
+            uid: id(kill.header.uid),
+            cgroup_id: place.cgroup_id,
+            total_vm: int(kill.total_vm_pages.saturating_mul(self.page_size)),
+            rss: int(kill.rss_pages.saturating_mul(self.page_size)),
+            container: place.container,
+        })
+    }
+}
+
+/// The path of what was executed: of its file where the path that was asked for leads elsewhere, from the root where it
+/// was asked for from the working folder.
+fn program(cwd: &str, file: Names<'_>, path: &str) -> String {
+    if !file.0.is_empty() {
+        return file.path();
+    }
+    if path.starts_with('/') || path.is_empty() {
+        return path.into();
+    }
+    let relative = path.trim_start_matches("./");
+    format!("{}/{relative}", cwd.trim_end_matches('/'))
+}
+
+/// The kernel tells no others than these two.
+const fn hierarchy(number: u32) -> Hierarchy {
+    if number == 0 { Hierarchy::Unified } else { Hierarchy::Legacy }
+}
+
+/// The arguments, which end with NUL each, as one line; `…` where the kernel's copy was cut.
+fn command_line(args: &[u8], cut: bool) -> String {
+    let mut line = String::from_utf8_lossy(args).replace('\0', " ");
+    if cut {
+        line.push('…');
+    }
+    line
+}
+
+fn comm(name: &[u8; 16]) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(name.split(|&b| b == 0).next().unwrap_or_default())
+}
+
+/// An address of family `AF_INET` (2) or `AF_INET6` (10); a v4-mapped one as IPv4.
+fn address(family: u16, bytes: [u8; 16]) -> Option<IpAddr> {
+    match family {
+        2 => Some(IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]))),
+        10 => Some(IpAddr::V6(Ipv6Addr::from(bytes)).to_canonical()),
+        _ => None,
+    }
+}
+
+fn id(value: u32) -> Option<i64> {
+    (value != UNSET).then(|| value.into())
+}
+
+fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,20 @@
+//! What the kernel saw: processes, connections, cgroups and kills, from the first instruction of a container on.
+//!
+//! Probes in C (`bpf/`) write records into one ring; [`load`] puts them into the kernel, [`records`] reads what they
+//! wrote.
+
+mod attribution;
+mod cgroups;
+mod clock;
+mod config;
+mod follow;
+mod interpret;
+mod load;
+mod object;
+mod programs;
+pub mod records;
+
+pub use attribution::{Named, container_of};
+pub use config::EbpfConfig;
+pub use follow::{Follower, KernelSinks, follow};
+pub use load::{LoadError, Probes, load};

@@ -1,0 +1,213 @@
+//! Loads the probes into the kernel, or says why that cannot be.
+
+use std::{fs, io, os::fd::AsRawFd};
+
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf},
+    programs::{BtfTracePoint, ProgramError, ProgramFd},
+};
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use crate::{config::EbpfConfig, object, records::kind};
+
+/// Each program with its tracepoint. The first of a tracepoint that the kernel takes is attached: kernels differ in what
+/// they pass.
+const PROGRAMS: [(&str, &str); 8] = [
+    ("on_cgroup_mkdir", "cgroup_mkdir"),
+    ("on_cgroup_rmdir", "cgroup_rmdir"),
+    ("on_fork", "sched_process_fork"),
+    ("on_exec", "sched_process_exec"),
+    ("on_exit", "sched_process_exit"),
+    ("on_exit_of_last", "sched_process_exit"),
+    ("on_socket_state", "inet_sock_set_state"),
+    ("on_mark_victim", "mark_victim"),
+];
+
+/// Why the kernel cannot be listened to. Display says what was attempted; [`LoadError::remedy`] what would help.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    #[error("cannot read the kernel's type information (BTF)")]
+    NoBtf(#[source] aya::BtfError),
+    #[error("may not load BPF programs")]
+    NotPermitted(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the kernel is locked down and refuses BPF programs that read its memory")]
+    LockedDown(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("cannot create the BPF map {name}")]
+    Map {
+        name: &'static str,
+        #[source]
+        reason: MapError,
+    },
+    #[error("cannot load the probes")]
+    Object(#[source] Box<aya::EbpfError>),
+    #[error("cannot attach to any tracepoint; the first was {tracepoint}")]
+    Program {
+        tracepoint: &'static str,
+        #[source]
+        reason: Box<ProgramError>,
+    },
+}
+
+impl LoadError {
+    /// What an operator can do about it.
+    pub const fn remedy(&self) -> &'static str {
+        match self {
+            Self::NoBtf(_) => "run a kernel built with CONFIG_DEBUG_INFO_BTF=y and mount sysfs",
+            Self::NotPermitted(_) => "run as root, or with CAP_BPF, CAP_PERFMON and CAP_DAC_READ_SEARCH",
+            Self::LockedDown(_) => "boot with lockdown=integrity or without lockdown",
+            Self::Map { .. } | Self::Object(_) | Self::Program { .. } => "run a kernel of 5.8 or newer with BPF tracing and ring buffers",
+        }
+    }
+}
+
+/// The probes at work. Dropping it detaches them.
+pub struct Probes {
+    /// Keeps the programs attached.
+    ebpf: Ebpf,
+    pub(crate) ring: RingBuf<MapData>,
+    wake_at: Array<MapData, u64>,
+    lost: PerCpuArray<MapData, u64>,
+    admissions: HashMap<MapData, [u64; 2], [u64; 4]>,
+    refused: Vec<(&'static str, String)>,
+}
+
+impl std::fmt::Debug for Probes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Probes").field("refused", &self.refused).finish_non_exhaustive()
+    }
+}
+
+/// What the kernel says of a cgroup's records: `struct admission`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Admission {
+    pub(crate) cgroups: [u64; 2],
+    /// Records shed since the cgroup was first heard.
+    pub(crate) shed: u64,
+}
+
+/// Loads and attaches the probes. `legacy_hierarchy` is the number of the v1 hierarchy of `pids`, or 0.
+///
+/// # Errors
+/// The kernel has no BTF, no ring buffers, or refuses; see [`LoadError::remedy`].
+pub fn load(config: &EbpfConfig, legacy_hierarchy: u32) -> Result<Probes, LoadError> {
+    // Without BTF the loader would leave every offset as it is in our own small structures, and read garbage.
+    let btf = Btf::from_sys_fs().map_err(LoadError::NoBtf)?;
+    // Before 5.11 maps count as locked memory. Where it may not be raised, creating a map says so.
+    let unlimited = Rlimit { current: None, maximum: None };
+    let _ = setrlimit(Resource::Memlock, unlimited);
+    let cpus = aya::util::nr_cpus().map_or(1, |n| u32::try_from(n).unwrap_or(1));
+    let mut ebpf = EbpfLoader::new()
+        .btf(Some(&btf))
+        .override_global("legacy_hierarchy", &legacy_hierarchy, true)
+        .override_global("records_per_second", &config.max_events_per_second, true)
+        .map_max_entries("ring", config.ring_bytes())
+        .map_max_entries("exec_rooms", cpus)
+        .load(object::probes())
+        .map_err(|reason| forbidden(reason, |reason| LoadError::Object(Box::new(reason))))?;
+    let refused = attach(&mut ebpf, &btf)?;
+    Ok(Probes {
+        ring: RingBuf::try_from(take(&mut ebpf, "ring")?).map_err(|reason| LoadError::Map { name: "ring", reason })?,
+        wake_at: Array::try_from(take(&mut ebpf, "wake_at")?).map_err(|reason| LoadError::Map { name: "wake_at", reason })?,
+        lost: PerCpuArray::try_from(take(&mut ebpf, "lost")?).map_err(|reason| LoadError::Map { name: "lost", reason })?,
+        admissions: HashMap::try_from(take(&mut ebpf, "admissions")?).map_err(|reason| LoadError::Map { name: "admissions", reason })?,
+        ebpf,
+        refused,
+    })
+}
+
+/// Attaches what the kernel takes; an error if that is nothing.
+fn attach(ebpf: &mut Ebpf, btf: &Btf) -> Result<Vec<(&'static str, String)>, LoadError> {
+    let mut refused: Vec<(&'static str, ProgramError)> = Vec::new();
+    let mut attached: Vec<&'static str> = Vec::new();
+    for (name, tracepoint) in PROGRAMS {
+        let Some(program) = ebpf.program_mut(name) else { continue };
+        if attached.contains(&tracepoint) {
+            continue;
+        }
+        match attach_one(program, tracepoint, btf) {
+            Ok(()) => attached.push(tracepoint),
+            Err(reason) => refused.push((tracepoint, reason)),
+        }
+    }
+    refused.retain(|(tracepoint, _)| !attached.contains(tracepoint));
+    if attached.is_empty()
+        && let Some((tracepoint, reason)) = refused.pop()
+    {
+        return Err(forbidden(reason, |reason| LoadError::Program { tracepoint, reason: Box::new(reason) }));
+    }
+    Ok(refused.into_iter().map(|(tracepoint, reason)| (tracepoint, reason.to_string())).collect())
+}
+
+fn attach_one(program: &mut aya::programs::Program, tracepoint: &str, btf: &Btf) -> Result<(), ProgramError> {
+    let program: &mut BtfTracePoint = program.try_into()?;
+    program.load(tracepoint, btf)?;
+    program.attach()?;
+    Ok(())
+}
+
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, LoadError> {
+    ebpf.take_map(name).ok_or_else(|| LoadError::Map { name, reason: MapError::InvalidName { name: name.into() } })
+}
+
+/// Tells a refusal for lack of rights from every other.
+fn forbidden<E: std::error::Error + Send + Sync + 'static>(reason: E, otherwise: impl FnOnce(E) -> LoadError) -> LoadError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&reason);
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied) {
+            return if locked_down() { LoadError::LockedDown(Box::new(reason)) } else { LoadError::NotPermitted(Box::new(reason)) };
+        }
+        cause = error.source();
+    }
+    otherwise(reason)
+}
+
+fn locked_down() -> bool {
+    fs::read_to_string("/sys/kernel/security/lockdown").is_ok_and(|modes| modes.contains("[confidentiality]"))
+}
+
+impl Probes {
+    /// Tracepoints that this kernel does not offer as the probes need them, each with the reason.
+    pub fn refused(&self) -> &[(&'static str, String)] {
+        &self.refused
+    }
+
+    /// Asks to be woken once, when so many bytes wait in the ring.
+    pub(crate) fn wake_at(&mut self, bytes: u64) -> Result<(), MapError> {
+        self.wake_at.set(0, bytes, 0)
+    }
+
+    /// Records lost for want of room since the probes were loaded, all kinds and CPUs, and calls that the kernel left
+    /// out because a probe interrupted itself.
+    pub(crate) fn lost(&self) -> u64 {
+        let dropped: u64 = (0..kind::COUNT)
+            .filter_map(|kind| self.lost.get(&kind, 0).ok())
+            .flat_map(|cpus| cpus.iter().copied().collect::<Vec<_>>())
+            .sum();
+        dropped + self.ebpf.programs().filter_map(|(_, program)| program.fd().ok().map(missed)).sum::<u64>()
+    }
+
+    /// What was shed, by cgroup.
+    pub(crate) fn admissions(&self) -> impl Iterator<Item = Admission> {
+        self.admissions.iter().filter_map(Result::ok).map(|(cgroups, [_, _, shed, _])| Admission { cgroups, shed })
+    }
+
+    /// Nothing of these cgroups is of interest any more.
+    pub(crate) fn silence(&mut self, cgroups: [u64; 2]) -> Result<(), MapError> {
+        self.admissions.insert(cgroups, [0, 0, 0, 1], 0)
+    }
+
+    /// Forgets cgroups that are gone. Their ids do not come back.
+    pub(crate) fn forget(&mut self, cgroups: &[u64; 2]) {
+        // It may not be there: nothing happened in it.
+        let _ = self.admissions.remove(cgroups);
+    }
+}
+
+/// How often the kernel left a program out, from the program's descriptor: aya does not tell.
+fn missed(program: &ProgramFd) -> u64 {
+    use std::os::fd::AsFd;
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd())).unwrap_or_default();
+    info.lines().find_map(|line| line.strip_prefix("recursion_misses:")).and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+}

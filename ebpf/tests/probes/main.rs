@@ -1,0 +1,12 @@
+//! The probes, tested on the kernel that is there.
+//!
+//! They need root. Where the kernel takes no probes or no Docker daemon answers, a test prints so.
+
+#[cfg(test)]
+mod containers;
+#[cfg(test)]
+mod kernel;
+#[cfg(test)]
+mod layout;
+#[cfg(test)]
+mod probing;

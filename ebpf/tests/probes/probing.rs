@@ -1,0 +1,99 @@
+//! Probes under test, and what was heard of them.
+
+use std::time::{Duration, Instant};
+
+use mayfly_ebpf::{EbpfConfig, Follower, KernelSinks, follow};
+use mayfly_history::{
+    Feed, Sink,
+    feed::FeedState,
+    oom::OomEvent,
+    process::ProcessEvent,
+    sink::{Bell, Pushed},
+    socket::SocketEvent,
+};
+
+/// Longer than any machine needs.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A configuration that leaves nothing out.
+pub(crate) fn everything() -> EbpfConfig {
+    EbpfConfig { host_processes: true, max_events_per_second: 0, ..EbpfConfig::default() }
+}
+
+pub(crate) struct Probing {
+    pub(crate) feed: Feed,
+    pub(crate) sinks: KernelSinks,
+    follower: Option<Follower>,
+}
+
+impl Probing {
+    /// Starts the probes. `None`, with the reason printed, where this kernel takes none.
+    pub(crate) fn start(config: &EbpfConfig) -> Option<Self> {
+        let bell = Bell::default();
+        let feed = Feed::new("ebpf", "");
+        let sinks = KernelSinks {
+            processes: Sink::new(1 << 20, bell.clone()),
+            sockets: Sink::new(1 << 16, bell.clone()),
+            ooms: Sink::new(1 << 10, bell),
+        };
+        let follower = follow(config, feed.clone(), sinks.clone()).unwrap();
+        let status = feed.status();
+        if follower.is_none() {
+            assert_eq!(status.state, FeedState::Disabled.as_str());
+            assert!(!status.last_error.is_empty() && !status.hint.is_empty(), "{status:?}");
+            println!("not run here: {} ({})", status.last_error, status.hint);
+            return None;
+        }
+        assert_eq!(status.last_error, "", "some tracepoint was refused");
+        Some(Self { feed, sinks, follower })
+    }
+
+    /// The first process event that is as wanted, from here on.
+    pub(crate) fn process(&mut self, wanted: impl Fn(&ProcessEvent) -> bool) -> ProcessEvent {
+        until(&self.sinks.processes, wanted).pop().unwrap()
+    }
+
+    /// All process events up to the wanted one.
+    pub(crate) fn processes_until(&mut self, wanted: impl Fn(&ProcessEvent) -> bool) -> Vec<ProcessEvent> {
+        until(&self.sinks.processes, wanted)
+    }
+
+    pub(crate) fn socket(&mut self, wanted: impl Fn(&SocketEvent) -> bool) -> SocketEvent {
+        until(&self.sinks.sockets, wanted).pop().unwrap()
+    }
+
+    pub(crate) fn oom(&mut self, wanted: impl Fn(&OomEvent) -> bool) -> OomEvent {
+        until(&self.sinks.ooms, wanted).pop().unwrap()
+    }
+
+    /// Stops; everything that was produced before is in the sinks then.
+    pub(crate) fn stop(&mut self) {
+        if let Some(follower) = self.follower.take() {
+            follower.stop();
+        }
+    }
+}
+
+impl Drop for Probing {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn until<T: Pushed + std::fmt::Debug>(sink: &Sink<T>, wanted: impl Fn(&T) -> bool) -> Vec<T> {
+    let deadline = Instant::now() + DEADLINE;
+    let mut seen = Vec::new();
+    while Instant::now() < deadline {
+        for received in sink.drain(1) {
+            let found = wanted(&received.item);
+            seen.push(received.item);
+            if found {
+                return seen;
+            }
+        }
+        if seen.is_empty() {
+            std::thread::yield_now();
+        }
+    }
+    panic!("not heard within {DEADLINE:?}; the last of {}: {:#?}", seen.len(), &seen[seen.len().saturating_sub(5)..]);
+}
