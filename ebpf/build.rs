@@ -9,9 +9,6 @@ use std::{
     process::Command,
 };
 
-/// Tried in order; `CLANG` in the environment comes first.
-const CLANGS: [&str; 8] = ["clang", "clang-21", "clang-20", "clang-19", "clang-18", "clang-17", "clang-16", "clang-15"];
-
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(probes)");
     println!("cargo::rerun-if-env-changed=CLANG");
@@ -30,9 +27,11 @@ fn main() {
     println!("cargo::rustc-cfg=probes");
 }
 
+/// `CLANG` of the environment, the default clang, or the newest of those that distributions number.
 fn find_clang() -> Option<String> {
-    let works = |clang: &str| Command::new(clang).args(["-target", "bpf", "--version"]).output().is_ok_and(|o| o.status.success());
-    env::var("CLANG").ok().into_iter().chain(CLANGS.map(String::from)).find(|clang| works(clang))
+    let works = |clang: &String| Command::new(clang).args(["-target", "bpf", "--version"]).output().is_ok_and(|o| o.status.success());
+    let numbered = (14..=24).rev().map(|version| format!("clang-{version}"));
+    env::var("CLANG").ok().into_iter().chain(["clang".to_owned()]).chain(numbered).find(works)
 }
 
 #[expect(clippy::panic, reason = "how a build script fails")]

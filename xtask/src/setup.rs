@@ -24,6 +24,8 @@ const NEEDS: &[(&str, &[&str])] = &[
     ("python3", &["python3"]),
     ("/usr/share/doc/python3-venv", &["python3-venv"]),
     ("protoc", &["protobuf-compiler"]),
+    ("clang", &["clang"]),
+    ("/usr/include/bpf/bpf_helpers.h", &["libbpf-dev"]),
 ];
 
 /// Looks, and installs.

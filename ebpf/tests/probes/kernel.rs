@@ -10,7 +10,8 @@ use std::{
 };
 
 use crate::probing::{Probing, everything};
-use mayfly_history::{process::ProcessAction, socket::SocketAction};
+use mayfly_ebpf::{EbpfConfig, KernelSinks, follow};
+use mayfly_history::{Feed, Sink, process::ProcessAction, sink::Bell, socket::SocketAction};
 
 #[test]
 fn tells_what_was_executed_and_how_it_ended() {
@@ -156,4 +157,46 @@ fn tells_the_users_of_a_process_that_changed_them() {
     child.wait().unwrap();
     let exec = probing.process(|e| e.action == ProcessAction::Exec && e.pid == Some(pid));
     assert_eq!((exec.uid, exec.gid, exec.euid), (Some(65534), Some(65534), Some(65534)));
+}
+
+#[test]
+fn what_finds_no_room_in_the_ring_is_counted() {
+    let Some(mut probing) = Probing::start(&EbpfConfig { ring_kib: 64, ..everything() }) else { return };
+    let listeners = 50_000;
+    for _ in 0..listeners {
+        drop(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    }
+    probing.stop();
+    let status = probing.feed.status();
+    // Each listens and closes; others of this machine add theirs.
+    assert!(status.received + status.lost_in_kernel >= 2 * listeners, "{status:?}");
+    assert_eq!(status.lost_in_kernel > 0, probing.feed.take_gaps().iter().any(|gap| gap.cause == "ring_full"), "{status:?}");
+}
+
+#[test]
+fn says_what_is_missing_where_it_has_no_rights() {
+    if !rustix::process::geteuid().is_root() {
+        println!("not run here: only root can give up rights");
+        return;
+    }
+    // Where the test binary lies, others may not look.
+    let copy = std::env::temp_dir().join(format!("mayfly-ebpf-{}", std::process::id()));
+    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    let output = Command::new(&copy).uid(65534).gid(65534).args(["kernel::is_refused", "--exact", "--ignored", "--nocapture"]).output();
+    std::fs::remove_file(&copy).unwrap();
+    let output = output.unwrap();
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
+}
+
+#[test]
+#[ignore = "run by the test above, as a process without rights"]
+fn is_refused() {
+    let bell = Bell::default();
+    let feed = Feed::new("ebpf", "");
+    let sinks = KernelSinks { processes: Sink::new(1, bell.clone()), sockets: Sink::new(1, bell.clone()), ooms: Sink::new(1, bell) };
+    assert!(follow(&everything(), feed.clone(), sinks).unwrap().is_none());
+    let status = feed.status();
+    assert_eq!(status.state, "disabled");
+    assert!(status.hint.contains("CAP_BPF") || status.hint.contains("BTF"), "{status:?}");
+    assert!(status.last_error.starts_with("may not load BPF programs: ") || status.last_error.contains("BTF"), "{status:?}");
 }
