@@ -4,7 +4,7 @@ mod complete;
 mod statement;
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, BufRead, IsTerminal, Write},
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -14,7 +14,7 @@ use mayfly_history::chain;
 use mayfly_tables::{TABLES, find};
 use rustyline::{CompletionType, Config, Editor, error::ReadlineError, history::FileHistory};
 
-use self::complete::Assistant;
+use self::{complete::Assistant, statement::is_whole};
 use crate::{
     output::{Format, Screen, escaped},
     query::{QueryError, write_all},
@@ -37,6 +37,8 @@ pub enum ShellError {
     Open(#[from] OpenError),
     #[error("cannot read the next line")]
     Read(#[from] ReadlineError),
+    #[error("cannot read the next line")]
+    Input(#[source] io::Error),
     #[error("cannot write")]
     Write(#[source] io::Error),
     #[error("cannot take Ctrl-C")]
@@ -60,37 +62,13 @@ pub fn run(args: &ShellArgs) -> Result<ExitCode, ShellError> {
     signal_hook::flag::register_conditional_shutdown(interrupt, 130, Arc::clone(database.stop())).map_err(ShellError::Signal)?;
     signal_hook::flag::register(interrupt, Arc::clone(database.stop())).map_err(ShellError::Signal)?;
 
-    let interactive = io::stdin().is_terminal();
-    let config = Config::builder().completion_type(CompletionType::List).auto_add_history(true).history_ignore_space(true).build();
-    let mut editor: Editor<Assistant, FileHistory> = Editor::with_config(config)?;
-    editor.set_helper(Some(Assistant));
-    let history = history_file().filter(|_| interactive);
-    if let Some(path) = &history {
-        // The first time there is none.
-        let _ = editor.load_history(path);
-    }
     let mut shell = Shell { database, format: args.format, out: io::stdout(), failed: false };
-    if interactive {
-        shell.say("mayfly shell: SQL ends with `;`, .help helps, .quit leaves.")?;
+    if io::stdin().is_terminal() {
+        shell.converse()?;
+        return Ok(ExitCode::SUCCESS);
     }
-    loop {
-        match editor.readline("mayfly> ") {
-            Ok(input) => {
-                if shell.take(&input)?.is_leaving() {
-                    break;
-                }
-            }
-            Err(ReadlineError::Interrupted) => {}
-            Err(ReadlineError::Eof) => break,
-            Err(error) => return Err(error.into()),
-        }
-    }
-    if let Some(path) = history
-        && let Err(error) = editor.append_history(&path)
-    {
-        tracing::warn!(path = %path.display(), error = %error, "cannot keep the shell's history");
-    }
-    Ok(if shell.failed && !interactive { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    shell.read(io::stdin().lock())?;
+    Ok(if shell.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// The editor makes it with mode 0600.
@@ -118,6 +96,49 @@ struct Shell<W: Write> {
 }
 
 impl<W: Write> Shell<W> {
+    /// Takes what is typed, with line editing and a history.
+    fn converse(&mut self) -> Result<(), ShellError> {
+        let config = Config::builder().completion_type(CompletionType::List).auto_add_history(true).history_ignore_space(true).build();
+        let mut editor: Editor<Assistant, FileHistory> = Editor::with_config(config)?;
+        editor.set_helper(Some(Assistant));
+        let history = history_file();
+        if let Some(path) = &history {
+            // The first time there is none.
+            let _ = editor.load_history(path);
+        }
+        self.say("mayfly shell: SQL ends with `;`, .help helps, .quit leaves.")?;
+        loop {
+            match editor.readline("mayfly> ") {
+                Ok(input) if self.take(&input)?.is_leaving() => break,
+                Ok(_) | Err(ReadlineError::Interrupted) => {}
+                Err(ReadlineError::Eof) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if let Some(path) = history
+            && let Err(error) = editor.append_history(&path)
+        {
+            self.complain(format_args!("cannot keep the history in {}: {error}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Takes what is piped in; the last statement may lack its `;`.
+    fn read(&mut self, input: impl BufRead) -> Result<(), ShellError> {
+        let mut pending = String::new();
+        for line in input.lines() {
+            pending.push_str(&line.map_err(ShellError::Input)?);
+            if is_whole(&pending) {
+                if self.take(&std::mem::take(&mut pending))?.is_leaving() {
+                    return Ok(());
+                }
+            } else {
+                pending.push('\n');
+            }
+        }
+        self.take(&pending).map(drop)
+    }
+
     fn take(&mut self, input: &str) -> Result<Next, ShellError> {
         let input = input.trim();
         if let Some(command) = input.strip_prefix('.') {
@@ -199,6 +220,15 @@ mod tests {
         let (out, failed) = session(&["SELECT * FROM nowhere;", ".mode tree", ".nothing", "SELECT 1 AS one; SELECT 2 AS two;"]);
         assert_eq!(out, "one\n1\ntwo\n2\n");
         assert!(failed);
+    }
+
+    #[test]
+    fn piped_statements_span_lines_and_the_last_needs_no_semicolon() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut shell = Shell { database: Database::over(dir.path()).unwrap(), format: Format::Csv, out: Vec::new(), failed: false };
+        shell.read("SELECT 1\nAS one; -- a remark\n.mode line\n\nSELECT 'a\nb' AS two".as_bytes()).unwrap();
+        assert_eq!(String::from_utf8(shell.out).unwrap(), "one\n1\ntwo = a\\nb\n");
+        assert!(!shell.failed);
     }
 
     #[test]

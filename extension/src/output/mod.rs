@@ -221,6 +221,13 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_never_cut() {
+        let row = vec![Value::Integer(1_795_381_202_182_399_628), Value::Text("x".repeat(90)), Value::Integer(1_795_381_202)];
+        let text = printed(Format::Table, TERMINAL, &["from_ns", "detail", "time"], vec![row]);
+        assert!(text.contains("1795381202182399628") && text.contains(" 1795381202\n") && text.contains('…'), "{text}");
+    }
+
+    #[test]
     fn lines_are_aligned_and_separated() {
         let rows = vec![vec![Value::Integer(1), Value::Text("x".into())], vec![Value::Null, Value::Text(String::new())]];
         let text = printed(Format::Line, Screen::default(), &["a", "long"], rows);

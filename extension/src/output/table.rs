@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use comfy_table::{Cell, CellAlignment, ContentArrangement, ContentLineStyle, LineStyle, Row, Table, TableStyle};
+use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, ContentLineStyle, LineStyle, Row, Table, TableStyle, Width};
 use rusqlite::types::Value;
 use unicode_width::UnicodeWidthStr;
 
@@ -13,15 +13,16 @@ const STYLE: TableStyle = TableStyle::new()
     .header_separator(LineStyle::none().fill('─').junction('┼'))
     .content_lines(ContentLineStyle::none().junction('│'));
 
-/// A column narrower than this tells nothing, unless its content is.
+/// A column of text narrower than this tells nothing, unless its content is.
 const READABLE: usize = 6;
 /// Beside its content, a column takes a space on each side and a line.
 const FRAME: usize = 3;
 
 /// Writes the rows as a table, or as lines where the terminal is too narrow for all columns.
 pub(super) fn write(out: &mut dyn Write, screen: Screen, columns: &[String], rows: &[Vec<Value>]) -> io::Result<()> {
+    let widths: Vec<_> = (0..columns.len()).map(|column| least_width(column, columns, rows)).collect();
     if let Some(width) = screen.width
-        && least_width(columns, rows) > usize::from(width)
+        && widths.iter().map(|least| least.cells() + FRAME).sum::<usize>() > usize::from(width)
     {
         for (i, row) in rows.iter().enumerate() {
             if i > 0 {
@@ -30,7 +31,7 @@ pub(super) fn write(out: &mut dyn Write, screen: Screen, columns: &[String], row
             lines(out, columns, row)?;
         }
     } else {
-        table(out, screen, columns, rows)?;
+        table(out, screen, columns, rows, &widths)?;
     }
     if screen.width.is_some() {
         writeln!(out, "({} row{})", rows.len(), if rows.len() == 1 { "" } else { "s" })?;
@@ -38,13 +39,36 @@ pub(super) fn write(out: &mut dyn Write, screen: Screen, columns: &[String], row
     Ok(())
 }
 
-/// The least width at which each column can be read.
-fn least_width(columns: &[String], rows: &[Vec<Value>]) -> usize {
-    let widest = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|value| text(value, "").width()).max().unwrap_or(0);
-    columns.iter().enumerate().map(|(i, name)| widest(i).max(name.width()).min(READABLE) + FRAME).sum()
+/// The least width at which a column can be read.
+enum Least {
+    /// A number that is cut is another number.
+    Number(usize),
+    Text(usize),
 }
 
-fn table(out: &mut dyn Write, screen: Screen, columns: &[String], rows: &[Vec<Value>]) -> io::Result<()> {
+impl Least {
+    fn cells(&self) -> usize {
+        match self {
+            Self::Number(width) | Self::Text(width) => *width,
+        }
+    }
+}
+
+fn least_width(column: usize, columns: &[String], rows: &[Vec<Value>]) -> Least {
+    let values = || rows.iter().filter_map(|row| row.get(column));
+    let widest = values().map(|value| text(value, "").width()).max().unwrap_or(0);
+    if values().any(is_number) {
+        return Least::Number(widest);
+    }
+    let name = columns.get(column).map_or(0, |name| name.width());
+    Least::Text(widest.max(name).min(READABLE))
+}
+
+fn is_number(value: &Value) -> bool {
+    matches!(value, Value::Integer(_) | Value::Real(_))
+}
+
+fn table(out: &mut dyn Write, screen: Screen, columns: &[String], rows: &[Vec<Value>], widths: &[Least]) -> io::Result<()> {
     let mut table = Table::new();
     table.load_style(STYLE);
     if let Some(width) = screen.width {
@@ -59,6 +83,13 @@ fn table(out: &mut dyn Write, screen: Screen, columns: &[String], rows: &[Vec<Va
     for row in rows {
         table.add_row(one_line(row.iter().map(cell).collect()));
     }
+    for (column, least) in table.column_iter_mut().zip(widths) {
+        if let Least::Number(width) = least {
+            // The space on each side counts.
+            let width = u16::try_from(width + 2).unwrap_or(u16::MAX);
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width)));
+        }
+    }
     for (i, line) in table.lines().enumerate() {
         match i {
             0 if screen.colour => writeln!(out, "\u{1b}[1m{}\u{1b}[0m", line.trim_end())?,
@@ -70,10 +101,7 @@ fn table(out: &mut dyn Write, screen: Screen, columns: &[String], rows: &[Vec<Va
 
 fn cell(value: &Value) -> Cell {
     let cell = Cell::new(escaped(&text(value, "")));
-    match value {
-        Value::Integer(_) | Value::Real(_) => cell.set_alignment(CellAlignment::Right),
-        _ => cell,
-    }
+    if is_number(value) { cell.set_alignment(CellAlignment::Right) } else { cell }
 }
 
 /// Writes one row, each value on its own line.
