@@ -25,9 +25,9 @@ impl Sight {
         self.blind_since
     }
 
-    /// The stream broke, or was left.
+    /// The stream broke, or was left, perhaps before anything was seen again.
     pub(crate) fn lose(&mut self) {
-        self.blind_since = Some(now());
+        self.blind_since.get_or_insert_with(now);
         self.broke = true;
     }
 

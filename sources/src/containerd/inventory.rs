@@ -239,7 +239,7 @@ fn within<T>(namespace: &str, message: T) -> Result<Request<T>, Status> {
 }
 
 /// An answer that comes within [`ANSWER_WITHIN`].
-async fn answer<T>(asked: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Result<T, Status> {
+pub(super) async fn answer<T>(asked: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Result<T, Status> {
     Ok(tokio::time::timeout(ANSWER_WITHIN, asked).await.map_err(|_| silent())??.into_inner())
 }
 

@@ -28,7 +28,10 @@ pub use naming::Naming;
 use naming::docker_beside;
 pub(crate) use spec::{MAX_SPEC, Spec};
 
-use self::{inventory::Inventory, naming::MOBY};
+use self::{
+    inventory::{Inventory, answer},
+    naming::MOBY,
+};
 use crate::{
     disk,
     error::{SourceError, chain},
@@ -135,7 +138,7 @@ impl<'a> Session<'a> {
     /// with the answer to one that was sent later it must have begun.
     async fn begin(&mut self) -> Result<(), SourceError> {
         let mut version = VersionClient::new(self.channel.clone());
-        let version = version.version(Request::new(())).await.map_err(|status| self.source.broken("the version", status))?.into_inner();
+        let version = answer(version.version(Request::new(()))).await.map_err(|status| self.source.broken("the version", status))?;
         tracing::info!(endpoint = &*self.source.site.endpoint, version = version.version, "following containerd");
         let namespaces = self.inventory.namespaces().await.map_err(|status| self.source.broken("the namespaces", status))?;
         self.source.site.feed.running();
