@@ -4,6 +4,7 @@ mod alive;
 mod block;
 mod chunk;
 mod clock;
+mod dictionary;
 mod error;
 mod events;
 mod filter;

@@ -145,3 +145,41 @@ fn an_end_before_the_start_is_the_start() {
     let (rows, _) = scan(&Reader::open(dir.path()).unwrap(), &IntervalScan::default());
     assert_eq!(rows, [("a".to_owned(), EPOCH, Some(EPOCH), "p".to_owned())]);
 }
+
+#[test]
+fn rows_are_read_back_before_and_after_there_is_a_dictionary() {
+    let dir = TempDir::new().unwrap();
+    let mut writer = open_again(dir.path()).writer;
+    let log = writer.history(&STATES.schema()).unwrap();
+    let held = |n: i64| Held {
+        key: format!("{n:05}"),
+        from: EPOCH + n,
+        scope: String::new(),
+        to: None,
+        state: format!("the {}th state of a thing, which is labelled org.opencontainers.image.title={n}, as it was observed", n * n),
+    };
+    let mut all: Vec<Held> = (0..1500).map(held).collect();
+    put(&mut writer, log, &all);
+    let plain = writer.histories[log.0].log.layout;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while writer.histories[log.0].log.layout == plain {
+        writer.maintain().unwrap();
+        assert!(std::time::Instant::now() < deadline, "no dictionary is made");
+    }
+    let more: Vec<Held> = (1500..2000).map(held).collect();
+    put(&mut writer, log, &more);
+    drop(writer);
+    let mut writer = open_again(dir.path()).writer;
+    let log = writer.history(&STATES.schema()).unwrap();
+    assert_ne!(writer.histories[log.0].log.layout, plain, "it is used again");
+    let last: Vec<Held> = (2000..2100).map(held).collect();
+    put(&mut writer, log, &last);
+    all.extend(more.into_iter().chain(last));
+    let length = |condition: &str| {
+        let sql = format!("SELECT avg(length(row)) FROM thing_history_intervals WHERE {condition}");
+        writer.conn.query_row(&sql, [], |r| r.get::<_, f64>(0)).unwrap()
+    };
+    assert!(length("key >= '01500'") < length("key < '01500'") / 2.0);
+    let (rows, _) = scan(&Reader::open(dir.path()).unwrap(), &IntervalScan::default());
+    assert_eq!(rows, all.into_iter().map(|h| (h.key, h.from, h.to, h.state)).collect::<Vec<_>>());
+}
