@@ -1,6 +1,6 @@
 //! Retention: the oldest is dropped when it is too old, or when a table or the whole store is too large.
 //!
-//! Age is the store's own ([`super::clock`]). Events go a block at a time; of intervals only ended ones go, the oldest of
+//! Age is the store's own (`clock.rs`). Events go a block at a time; of intervals only ended ones go, the oldest of
 //! each class first: within a class they lie in the order of their starts, which is nearly that of recording.
 
 use std::time::Duration;

@@ -183,3 +183,33 @@ fn rows_are_read_back_before_and_after_there_is_a_dictionary() {
     let (rows, _) = scan(&Reader::open(dir.path()).unwrap(), &IntervalScan::default());
     assert_eq!(rows, all.into_iter().map(|h| (h.key, h.from, h.to, h.state)).collect::<Vec<_>>());
 }
+
+#[test]
+fn intervals_from_before_the_clock_was_set_are_mapped_once_it_is() {
+    use crate::store::clock::{Clock, Reading};
+    const SECOND: i64 = 1_000_000_000;
+    let dir = TempDir::new().unwrap();
+    let mut writer = open_again(dir.path()).writer;
+    let log = writer.history(&STATES.schema()).unwrap();
+    // A boot whose clock stands in 1970 until the next transaction looks at it.
+    let unset = Reading { wall_ns: 100 * SECOND, ..Reading::take() };
+    let held = |key: &str, from, to| Held { key: key.into(), from, scope: String::new(), to, state: "p".into() };
+    writer.conn.execute("DELETE FROM clocks", []).unwrap();
+    writer.clock = Clock::resume(writer.clock.age(unset.boot_ns), &unset, &unset);
+    writer.keep_step(unset.boot_ns).unwrap();
+    let mut row = RowBuf::default();
+    row.encode(STATES.columns, &("early".to_owned(), "p".to_owned()));
+    let age = writer.clock.age(unset.boot_ns);
+    let insert = writer.histories[log.0].log.insert.clone();
+    let packed = writer.histories[log.0].packer.pack(row.after_key()).unwrap();
+    let layout = writer.histories[log.0].log.layout;
+    let values = rusqlite::params!["early", 90 * SECOND, "", None::<i64>, crate::store::intervals::OPEN, age, "", "docker", layout, packed];
+    writer.conn.execute(&insert, values).unwrap();
+
+    // The clock is set; the recorder still has the old start in mind when it ends the interval.
+    let shift = crate::now() - 100 * SECOND;
+    put(&mut writer, log, &[held("early", 90 * SECOND, Some(100 * SECOND)), held("late", crate::now(), None)]);
+    let (rows, _) = scan(&Reader::open(dir.path()).unwrap(), &IntervalScan::default());
+    assert_eq!(rows.len(), 2, "one interval, not one for each clock: {rows:?}");
+    assert!((rows[0].1 - (90 * SECOND + shift)).abs() < 2 * SECOND && rows[0].2.unwrap() - rows[0].1 == 10 * SECOND, "{rows:?}");
+}
