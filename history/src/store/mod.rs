@@ -16,8 +16,8 @@
 //! - All blocks of a table come before its tail, and none overlap: reading blocks, then chunks, by their last sequence number gives
 //!   the events in order.
 //! - Sealing and retention remove what they replace in the same transaction: a reader sees each event once.
-//! - What a committed transaction wrote survives the death of the process. After a power cut the file is whole, the newest moment may be
-//!   missing.
+//! - What a committed transaction wrote survives the death of the process. After a power cut the file is whole;
+//!   what the kernel had not written by then (half a minute, mostly) is missing.
 //! - Rows are read by the **layout** they were written with (`layout.rs`): the names and types of their columns. A column that a row
 //!   does not have is NULL.
 //! - Bytes from the file are never trusted: every decoder is bounded and reports damage (`wire.rs`, `frame.rs`, `block.rs`, `chunk.rs`). A damaged
