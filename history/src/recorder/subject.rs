@@ -136,11 +136,11 @@ impl Subject {
         match mark.action {
             Action::Start => {
                 self.insert(mark.clone(), beginning(run));
-                self.learn_run(mark.witness, Via::Inspect, run, None);
+                self.learn_times(mark.witness, Via::Inspect, run);
             }
             Action::Die => {
                 self.insert(mark.clone(), ending(run, mark.time_ns));
-                self.learn_run(mark.witness, Via::Inspect, run, None);
+                self.learn_times(mark.witness, Via::Inspect, run);
             }
             // Their process is not the container's.
             action if is_exec(action) => self.insert(mark.clone(), Run::default()),
@@ -179,6 +179,23 @@ impl Subject {
 
     /// `at`: when this was so, where the run does not say when it began.
     fn learn_run(&mut self, witness: Witness, via: Via, run: &Run, at: Option<Nanos>) {
+        if self.learn_times(witness, via, run) {
+            return;
+        }
+        let key = HintKey { witness, pid: run.pid, at: at.filter(|_| run.pid.is_none()) };
+        // What names no run may speak of the one before: how that ended is no fact of the next.
+        let run = if key.pid.is_none() && key.at.is_none() { beginning(run) } else { run.clone() };
+        if is_nothing(&run) {
+            return;
+        }
+        match self.hints.binary_search_by(|(k, _)| k.cmp(&key)) {
+            Ok(i) => facts::unite_run(&mut self.hints[i].1, &run),
+            Err(i) => self.hints.insert(i, (key, run)),
+        }
+    }
+
+    /// Takes the times at which a run began and ended as evidence of both; returns whether it said any.
+    fn learn_times(&mut self, witness: Witness, via: Via, run: &Run) -> bool {
         let started = run.started_ns.filter(|t| *t > 0);
         let finished = run.finished_ns.filter(|t| *t > 0);
         if let Some(time_ns) = started {
@@ -190,13 +207,7 @@ impl Subject {
             let end = if is_of_this_run { run.clone() } else { Run::default() };
             self.witness_time(Mark { time_ns, action: Action::Die, witness, via, exec_id: None }, end);
         }
-        if started.is_none() && finished.is_none() && !is_nothing(run) {
-            let key = HintKey { witness, pid: run.pid, at: at.filter(|_| run.pid.is_none()) };
-            match self.hints.binary_search_by(|(k, _)| k.cmp(&key)) {
-                Ok(i) => facts::unite_run(&mut self.hints[i].1, run),
-                Err(i) => self.hints.insert(i, (key, run.clone())),
-            }
-        }
+        started.is_some() || finished.is_some()
     }
 
     fn witness_time(&mut self, mark: Mark, run: Run) {

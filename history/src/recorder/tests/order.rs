@@ -168,3 +168,56 @@ fn a_container_that_restarts_for_ever_keeps_bounded_evidence() {
     bench.finish();
     assert_eq!((bench.rows.len(), bench.spans(&key)), (before, spans));
 }
+
+#[test]
+fn a_die_waits_for_its_exit_code_even_where_the_image_is_known() {
+    let key = docker("c1");
+    let mut bench = Bench::new();
+    let mut start = event(&key, Witness::Docker, Action::Start, T0);
+    start.details = Details { image: Some("busybox".into()), image_id: Some("sha256:1".into()), ..Details::default() };
+    // The code of an earlier run is not the one that is waited for.
+    let again = with_run(event(&key, Witness::Docker, Action::Start, T0 + 10 * S), pid(2));
+    bench.live([start, with_run(event(&key, Witness::Docker, Action::Die, T0 + S), exit(1)), again]);
+    let mut die = event(&key, Witness::Docker, Action::Die, T0 + 20 * S);
+    die.settled = false;
+    bench.live([die]);
+    bench.until(T0 + 20 * S + 50 * MS);
+    let dies = |bench: &Bench| {
+        let rows = bench.rows.iter().filter(|t| t.event.action == Action::Die);
+        rows.map(|t| (t.event.time_ns, t.event.details.run.exit_code)).collect::<Vec<_>>()
+    };
+    assert_eq!(dies(&bench), [(T0 + S, Some(1))]);
+    let run = Run { started_ns: Some(T0 + 10 * S), finished_ns: Some(T0 + 20 * S), exit_code: Some(7), ..Run::default() };
+    bench.details(&key, Witness::Docker, Details { run, ..Details::default() });
+    assert_eq!(dies(&bench)[1..], [(T0 + 20 * S, Some(7))], "told as soon as it is known");
+}
+
+#[test]
+fn a_die_whose_exit_code_nobody_tells_is_told_without() {
+    let key = docker("c1");
+    let mut bench = Bench::new();
+    let mut die = event(&key, Witness::Docker, Action::Die, T0);
+    die.details = Details { image: Some("busybox".into()), image_id: Some("sha256:1".into()), ..Details::default() };
+    die.settled = false;
+    bench.live([die]);
+    bench.until(T0 + 249 * MS);
+    assert!(bench.rows.is_empty());
+    bench.until(T0 + 400 * MS);
+    assert_eq!(bench.row(&key, Action::Die).details.run.exit_code, None);
+}
+
+#[test]
+fn each_run_keeps_its_own_exit_code_where_the_runtime_tells_nothing_else() {
+    let key = docker("c1");
+    let mut bench = Bench::new();
+    for (n, code) in (0..).zip([137, 0, 3]) {
+        bench.live([event(&key, Witness::Docker, Action::Start, T0 + n * 10 * S)]);
+        bench.live([with_run(event(&key, Witness::Docker, Action::Die, T0 + n * 10 * S + S), exit(code))]);
+    }
+    bench.finish();
+    let dies = bench.rows.iter().filter(|t| t.event.action == Action::Die);
+    assert_eq!(dies.map(|t| t.event.details.run.exit_code).collect::<Vec<_>>(), [Some(137), Some(0), Some(3)]);
+    let exited: Vec<_> = bench.spans(&key).into_iter().filter(|s| s.state == State::Exited).collect();
+    assert_eq!(exited.iter().map(|s| s.details.run.exit_code).collect::<Vec<_>>(), [Some(137), Some(0), Some(3)]);
+    assert_eq!(exited.iter().map(|s| s.details.run.signal).collect::<Vec<_>>(), [Some(9), None, None]);
+}
