@@ -121,6 +121,11 @@ impl Action {
         Self::Throttled,
     ];
 
+    /// Whether it may be left out, counted, where one container says too much: creation, starts, deaths and OOM kills never are.
+    pub const fn is_trifle(self) -> bool {
+        !matches!(self, Self::Existing | Self::Create | Self::Start | Self::Oom | Self::Die | Self::Destroy | Self::Throttled)
+    }
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Existing => "existing",

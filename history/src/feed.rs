@@ -65,6 +65,8 @@ struct Inner {
     received: AtomicU64,
     stored: AtomicU64,
     evicted: AtomicU64,
+    /// Those of `evicted` that no gap tells of yet.
+    overrun: AtomicU64,
     rejected: AtomicU64,
     lost_in_kernel: AtomicU64,
     restarts: AtomicU64,
@@ -120,6 +122,7 @@ impl Feed {
             received: AtomicU64::new(0),
             stored: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
+            overrun: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             lost_in_kernel: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
@@ -240,6 +243,17 @@ impl Feed {
 
     /// The ring dropped an event of this feed.
     pub fn count_evicted(&self) {
+        self.0.evicted.fetch_add(1, Relaxed);
+        self.0.overrun.fetch_add(1, Relaxed);
+    }
+
+    /// What the ring dropped since the last call.
+    pub(crate) fn take_overrun(&self) -> u64 {
+        self.0.overrun.swap(0, Relaxed)
+    }
+
+    /// An event of this feed was dropped because the store failed for too long; shown among the evicted.
+    pub(crate) fn count_unstored(&self) {
         self.0.evicted.fetch_add(1, Relaxed);
     }
 

@@ -17,6 +17,23 @@ pub trait Pushed: Send + 'static {
     fn is_event(&self) -> bool {
         true
     }
+
+    /// Whether it gives way within its key's share to an item that does not: a flood of trifles must not hide a death.
+    fn is_trifle(&self) -> bool {
+        false
+    }
+}
+
+/// Most keys whose rejected events are remembered between two drains; of more, only their feeds count them. A key must fill its
+/// share to be rejected, so that it takes an absent recorder to get there.
+const MOST_EXCESSES: usize = 64;
+
+/// What one key's share did not take.
+#[derive(Debug)]
+pub struct Excess<T> {
+    /// The first of the events, to tell whose they are.
+    pub first: T,
+    pub events: u64,
 }
 
 /// Where a stream can be resumed, once the item that carries it is stored.
@@ -84,19 +101,27 @@ struct Ring<T> {
 #[derive(Debug)]
 struct Queue<T> {
     items: VecDeque<Received<T>>,
-    shares: HashMap<u64, usize>,
+    shares: HashMap<u64, Share>,
+    excesses: HashMap<u64, Excess<T>>,
+}
+
+/// What a key has in the queue.
+#[derive(Debug, Default)]
+struct Share {
+    items: usize,
+    trifles: usize,
 }
 
 impl<T: Pushed> Sink<T> {
     /// A ring of `capacity` items, of which one key may hold an eighth (at least one).
     pub fn new(capacity: usize, bell: Bell) -> Self {
         let capacity = capacity.max(1);
-        let queue = Mutex::new(Queue { items: VecDeque::new(), shares: HashMap::new() });
+        let queue = Mutex::new(Queue { items: VecDeque::new(), shares: HashMap::new(), excesses: HashMap::new() });
         Self(Arc::new(Ring { queue, capacity, share: (capacity / 8).max(1), bell }))
     }
 
-    /// Hands over an item. Never waits: past its key's share the newcomer is rejected, past the capacity the oldest is
-    /// evicted; both are counted with their feed.
+    /// Hands over an item. Never waits: past its key's share the newcomer is rejected, or the key's oldest trifle for one that is
+    /// none; past the capacity the oldest of all is evicted. Each is counted with its feed.
     pub fn push(&self, feed: &Feed, item: T) {
         self.push_received(Received { item, feed: feed.clone(), cursor: None });
     }
@@ -107,33 +132,33 @@ impl<T: Pushed> Sink<T> {
     }
 
     fn push_received(&self, received: Received<T>) {
-        let is_event = received.item.is_event();
-        if is_event {
+        if received.item.is_event() {
             received.feed.count_received();
         }
-        let key = received.item.share();
         {
             let mut queue = self.lock();
-            let held = queue.shares.entry(key).or_insert(0);
-            if *held >= self.0.share {
-                drop(queue);
-                if !is_event {
-                    received.feed.count_received();
+            let key = received.item.share();
+            let mut rejected = None;
+            if let Some(share) = queue.shares.get(&key)
+                && share.items >= self.0.share
+            {
+                if received.item.is_trifle() || share.trifles == 0 {
+                    queue.reject(key, received);
+                    return;
                 }
-                received.feed.count_rejected();
-                return;
+                rejected = queue.take_oldest_trifle(key);
             }
-            *held += 1;
             if queue.items.len() == self.0.capacity
                 && let Some(oldest) = queue.items.pop_front()
             {
-                queue.release(oldest.item.share());
-                if !oldest.item.is_event() {
-                    oldest.feed.count_received();
-                }
+                queue.release(&oldest.item);
+                count_lost(&oldest);
                 oldest.feed.count_evicted();
             }
-            queue.items.push_back(received);
+            queue.hold(received);
+            if let Some(trifle) = rejected {
+                queue.reject(key, trifle);
+            }
         }
         self.0.bell.ring();
     }
@@ -144,9 +169,14 @@ impl<T: Pushed> Sink<T> {
         let n = most.min(queue.items.len());
         let taken: Vec<_> = queue.items.drain(..n).collect();
         for received in &taken {
-            queue.release(received.item.share());
+            queue.release(&received.item);
         }
         taken
+    }
+
+    /// What shares did not take since the last call: one entry for each key.
+    pub fn take_excesses(&self) -> Vec<Excess<T>> {
+        std::mem::take(&mut self.lock().excesses).into_values().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue<T>> {
@@ -154,14 +184,51 @@ impl<T: Pushed> Sink<T> {
     }
 }
 
-impl<T> Queue<T> {
-    fn release(&mut self, key: u64) {
-        if let Some(held) = self.shares.get_mut(&key) {
-            *held -= 1;
-            if *held == 0 {
+impl<T: Pushed> Queue<T> {
+    fn hold(&mut self, received: Received<T>) {
+        let share = self.shares.entry(received.item.share()).or_default();
+        share.items += 1;
+        share.trifles += usize::from(received.item.is_trifle());
+        self.items.push_back(received);
+    }
+
+    fn release(&mut self, item: &T) {
+        let key = item.share();
+        if let Some(share) = self.shares.get_mut(&key) {
+            share.items -= 1;
+            share.trifles -= usize::from(item.is_trifle());
+            if share.items == 0 {
                 self.shares.remove(&key);
             }
         }
+    }
+
+    /// Searches the queue, at most once for each trifle in it.
+    fn take_oldest_trifle(&mut self, key: u64) -> Option<Received<T>> {
+        let at = self.items.iter().position(|r| r.item.is_trifle() && r.item.share() == key)?;
+        let trifle = self.items.remove(at)?;
+        self.release(&trifle.item);
+        Some(trifle)
+    }
+
+    fn reject(&mut self, key: u64, received: Received<T>) {
+        count_lost(&received);
+        received.feed.count_rejected();
+        if !received.item.is_event() {
+            return;
+        }
+        if let Some(excess) = self.excesses.get_mut(&key) {
+            excess.events += 1;
+        } else if self.excesses.len() < MOST_EXCESSES {
+            self.excesses.insert(key, Excess { first: received.item, events: 1 });
+        }
+    }
+}
+
+/// What is no event counts as received only now that it is lost.
+fn count_lost<T: Pushed>(lost: &Received<T>) {
+    if !lost.item.is_event() {
+        lost.feed.count_received();
     }
 }
 
@@ -177,6 +244,10 @@ impl Pushed for crate::container::Report {
 
     fn is_event(&self) -> bool {
         matches!(self, Self::Event(_))
+    }
+
+    fn is_trifle(&self) -> bool {
+        matches!(self, Self::Event(event) if event.action.is_trifle())
     }
 }
 
@@ -203,20 +274,25 @@ mod tests {
     struct Item {
         key: u64,
         number: u64,
+        is_trifle: bool,
     }
 
     impl Pushed for Item {
         fn share(&self) -> u64 {
             self.key
         }
+
+        fn is_trifle(&self) -> bool {
+            self.is_trifle
+        }
     }
 
     proptest! {
         #[test]
-        fn keeps_the_newest_and_counts_the_rest(capacity in 1usize..64, keys in prop::collection::vec(0u64..200, 0..512)) {
+        fn keeps_the_newest_and_counts_the_rest(capacity in 1usize..64, keys in prop::collection::vec((0u64..50, any::<bool>()), 0..512)) {
             let (sink, feed) = (Sink::new(capacity, Bell::default()), Feed::new("docker", ""));
-            for (number, key) in (0..).zip(&keys) {
-                sink.push(&feed, Item { key: *key, number });
+            for (number, &(key, is_trifle)) in (0..).zip(&keys) {
+                sink.push(&feed, Item { key, number, is_trifle });
             }
             let kept = sink.drain(usize::MAX);
             let status = feed.status();
@@ -225,9 +301,12 @@ mod tests {
             prop_assert!(kept.len() <= capacity);
             prop_assert!(kept.windows(2).all(|pair| pair[0].item.number < pair[1].item.number), "in order");
             let share = (capacity / 8).max(1);
-            for key in &keys {
+            for (key, _) in &keys {
                 prop_assert!(kept.iter().filter(|r| r.item.key == *key).count() <= share);
             }
+            let excesses = sink.take_excesses();
+            prop_assert_eq!(excesses.iter().map(|e| e.events).sum::<u64>(), status.rejected, "each key is told what it lost");
+            prop_assert!(sink.take_excesses().is_empty());
             prop_assert!(sink.lock().shares.is_empty(), "what was drained gave its share back");
         }
     }
@@ -235,12 +314,39 @@ mod tests {
     #[test]
     fn a_storm_of_one_key_evicts_nobody_else() {
         let (sink, quiet, noisy) = (Sink::new(64, Bell::default()), Feed::new("docker", "quiet"), Feed::new("docker", "noisy"));
-        sink.push(&quiet, Item { key: 1, number: 0 });
+        sink.push(&quiet, Item { key: 1, number: 0, is_trifle: true });
         for number in 0..10_000 {
-            sink.push(&noisy, Item { key: 2, number });
+            sink.push(&noisy, Item { key: 2, number, is_trifle: true });
         }
         assert_eq!((quiet.status().evicted, noisy.status().rejected), (0, 10_000 - 8));
+        assert_eq!(sink.take_excesses().iter().map(|e| (e.first.key, e.events)).collect::<Vec<_>>(), [(2, 10_000 - 8)]);
         assert_eq!(sink.drain(1)[0].item.key, 1);
+    }
+
+    #[test]
+    fn what_is_no_trifle_takes_the_place_of_its_own_keys_oldest_trifle() {
+        let (sink, feed) = (Sink::new(64, Bell::default()), Feed::new("docker", ""));
+        sink.push(&feed, Item { key: 1, number: 0, is_trifle: true });
+        for number in 1..100 {
+            sink.push(&feed, Item { key: 2, number, is_trifle: true });
+        }
+        for number in 100..110 {
+            sink.push(&feed, Item { key: 2, number, is_trifle: false });
+        }
+        let kept: Vec<_> = sink.drain(usize::MAX).iter().map(|r| r.item.number).collect();
+        assert_eq!(kept, [0, 100, 101, 102, 103, 104, 105, 106, 107], "past its share it has nothing to displace");
+        let status = feed.status();
+        assert_eq!((status.received, status.evicted, status.rejected), (110, 0, 101));
+        assert_eq!(sink.take_excesses().iter().map(|e| e.events).sum::<u64>(), 101);
+    }
+
+    #[test]
+    fn what_shares_reject_is_remembered_of_a_bounded_number_of_keys() {
+        let (sink, feed) = (Sink::new(8, Bell::default()), Feed::new("docker", ""));
+        for number in 0..1000 {
+            sink.push(&feed, Item { key: number / 2, number, is_trifle: true });
+        }
+        assert_eq!((sink.take_excesses().len(), feed.status().rejected), (MOST_EXCESSES, 500));
     }
 
     #[test]

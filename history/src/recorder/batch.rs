@@ -104,7 +104,7 @@ impl Batch {
             && let Some(oldest) = self.rows.pop_front()
         {
             self.evicted += 1;
-            oldest.feeds.iter().for_each(Feed::count_evicted);
+            oldest.feeds.iter().for_each(Feed::count_unstored);
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     hold::{self, Held, Told},
-    storm::{self, Bucket},
+    storm::Bucket,
     subject::{Mark, Subject, TOLERANCE, Via},
 };
 use crate::{
@@ -123,7 +123,6 @@ impl Ledger {
             _ => {}
         }
         let entry = self.entry(&key);
-        let sheddable = storm::is_sheddable(event.action);
         let Some(mark) = entry.subject.see(&event) else {
             self.output.known.push((feed, event.time_ns));
             self.touch(&key);
@@ -132,16 +131,22 @@ impl Ledger {
         match entry.find(&mark) {
             Found::Told => self.output.known.push((feed, event.time_ns)),
             Found::Held(at) => entry.held[at].merge(event, mark, Some(feed)),
-            Found::New if sheddable && !entry.bucket.get_or_insert_with(|| Bucket::new(now.at)).admit(now.at) => {
+            Found::New if event.action.is_trifle() && !entry.bucket.get_or_insert_with(|| Bucket::new(now.at)).admit(now.at) => {
                 feed.count_rejected();
                 entry.subject.tell(&mark);
-                if let Some(ends) = entry.bucket.and_then(|b| b.window_ends()) {
-                    self.alarms.push(Reverse((ends, key.clone())));
-                }
+                self.note_shed(&key, 1, now);
             }
             Found::New => self.hold(event, mark, Some(feed), now),
         }
         self.touch(&key);
+    }
+
+    /// Counts events of a container that will not be told: one row says how many, once a window.
+    pub(super) fn note_shed(&mut self, key: &ContainerKey, events: u64, now: Moment) {
+        if let Some(ends) = self.entry(key).bucket.get_or_insert_with(|| Bucket::new(now.at)).shed(events, now.at) {
+            self.alarms.push(Reverse((ends, key.clone())));
+        }
+        self.touch(key);
     }
 
     /// Lets an event wait for its details.
@@ -297,6 +302,7 @@ impl Ledger {
         self.ending = later;
         due.extend(overdue);
         for (_, key) in due {
+            self.close_window(&key, now, true);
             let Some(entry) = self.entries.get_mut(&key) else { continue };
             entry.ending = false;
             let Some(past) = entry.subject.destroyed_ns().or(entry.subject.gone_ns).filter(|_| entry.held.is_empty()) else { continue };

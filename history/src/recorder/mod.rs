@@ -137,18 +137,25 @@ impl Recorder {
     /// When the store cannot be opened at all; one that fails later is tried again, and said in `recorder_sources`.
     pub fn start(declarations: Declarations, options: RecorderOptions) -> Result<Self, RecorderError> {
         let RecorderOptions { state_dir: dir, store, redaction, mut notes } = options;
-        let opened = Writer::open(&dir, &store)?;
+        let mut opened = Writer::open(&dir, &store)?;
+        let blind_since = opened.last_alive;
+        let kept = match worker::Kept::read(&mut opened.writer, &declarations) {
+            Err(error) if error.is_corrupt() => {
+                opened = opened.writer.set_aside()?;
+                worker::Kept::read(&mut opened.writer, &declarations)?
+            }
+            kept => kept?,
+        };
         if let Some(place) = &opened.set_aside {
             tracing::error!(set_aside = %place.display(), "the store was damaged: a new one is begun");
         }
         notes.push(("pid".into(), std::process::id().to_string()));
         notes.push(("started_ns".into(), now().to_string()));
-        let blind_since = opened.last_alive;
         let shared = Arc::new(Shared { blind_since, state_dir: Some(dir.clone()), ..Shared::default() });
         let bell = shared.bell.clone();
         let sinks = Sinks { containers: Sink::new(CONTAINER_RING, bell.clone()), images: Sink::new(IMAGE_RING, bell) };
-        let beginning = worker::Beginning { dir, store, declarations, redaction, notes, writer: opened.writer, blind_since };
-        let worker = worker::Worker::begin(beginning, shared.clone(), sinks.clone())?;
+        let beginning = worker::Beginning { dir, store, declarations, redaction, notes, writer: opened.writer, kept, blind_since };
+        let worker = worker::Worker::begin(beginning, shared.clone(), sinks.clone());
         let thread = thread::Builder::new().name("recorder".into()).spawn(move || worker.run()).map_err(RecorderError::Thread)?;
         Ok(Self { handle: Handle { sinks, shared }, thread })
     }

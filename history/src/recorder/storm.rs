@@ -1,9 +1,7 @@
 //! Storm protection: what one container may say beside its life, so that a health check gone wild fills neither the
-//! store nor the disk. Creation, starts, deaths and OOM kills are never shed.
+//! store nor the disk. What the ring rejected before is counted with it.
 
 use std::time::{Duration, Instant};
-
-use crate::container::Action;
 
 /// Events that may come at once.
 const BURST: u32 = 120;
@@ -26,7 +24,7 @@ impl Bucket {
         Self { tokens: BURST, filled: now, shed: 0, window_ends: None }
     }
 
-    /// Whether one more event may pass; else it is counted.
+    /// Whether one more event may pass.
     pub(super) fn admit(&mut self, now: Instant) -> bool {
         let earned = now.saturating_duration_since(self.filled).as_millis() * u128::from(RATE) / 1000;
         if let Ok(earned @ 1..) = u32::try_from(earned.min(u128::from(BURST))) {
@@ -37,9 +35,17 @@ impl Bucket {
             self.tokens -= 1;
             return true;
         }
-        self.shed += 1;
-        self.window_ends.get_or_insert(now + WINDOW);
         false
+    }
+
+    /// Counts events that did not pass; returns when to tell of them, if that is news.
+    pub(super) fn shed(&mut self, events: u64, now: Instant) -> Option<Instant> {
+        self.shed += events;
+        if self.window_ends.is_some() {
+            return None;
+        }
+        self.window_ends = Some(now + WINDOW);
+        self.window_ends
     }
 
     /// Whether it has nothing to remember any more.
@@ -61,22 +67,24 @@ impl Bucket {
     }
 }
 
-/// Whether an action is shed in a storm.
-pub(super) const fn is_sheddable(action: Action) -> bool {
-    !matches!(action, Action::Existing | Action::Create | Action::Start | Action::Oom | Action::Die | Action::Destroy | Action::Throttled)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_passes_then_the_rate_holds_and_the_rest_is_counted() {
+    fn a_burst_passes_then_the_rate_holds() {
         let start = Instant::now();
         let mut bucket = Bucket::new(start);
-        let passed = (0..1000).filter(|_| bucket.admit(start)).count();
-        assert_eq!((passed, bucket.close()), (120, Some(880)));
-        let passed = (0..100).filter(|_| bucket.admit(start + Duration::from_secs(3))).count();
-        assert_eq!((passed, bucket.close(), bucket.close()), (30, Some(70), None));
+        assert_eq!((0..1000).filter(|_| bucket.admit(start)).count(), 120);
+        assert_eq!((0..100).filter(|_| bucket.admit(start + Duration::from_secs(3))).count(), 30);
+    }
+
+    #[test]
+    fn a_window_begins_with_the_first_that_is_shed_and_is_told_once() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(start);
+        assert_eq!(bucket.shed(2, start), Some(start + WINDOW));
+        assert_eq!(bucket.shed(3, start + WINDOW / 2), None);
+        assert_eq!((bucket.close(), bucket.close(), bucket.window_ends()), (Some(5), None, None));
     }
 }

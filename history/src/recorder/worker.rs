@@ -16,10 +16,11 @@ use super::{
     subject::Subject,
 };
 use crate::{
-    container::ContainerKey,
+    container::{ContainerKey, Report},
     error::chain,
     feed::{Feed, FeedStatus, Gap},
     redact::Redaction,
+    sink::Excess,
     store::{StoreError, StoreOptions, Writer},
     time::{Nanos, now},
 };
@@ -74,18 +75,33 @@ pub(super) struct Beginning {
     pub(super) redaction: Redaction,
     pub(super) notes: Vec<(String, String)>,
     pub(super) writer: Writer,
+    pub(super) kept: Kept,
     /// Since when nobody recorded; `None`: nobody ever did.
     pub(super) blind_since: Option<Nanos>,
 }
 
+/// What the recorder before this one left in the store.
+#[derive(Debug)]
+pub(super) struct Kept {
+    logs: Logs,
+    subjects: Vec<(String, Vec<u8>)>,
+    open_gaps: Vec<Gap>,
+}
+
+impl Kept {
+    pub(super) fn read(writer: &mut Writer, declarations: &Declarations) -> Result<Self, StoreError> {
+        Ok(Self { logs: Logs::open(writer, declarations)?, subjects: writer.subjects()?, open_gaps: writer.open_gaps()? })
+    }
+}
+
 impl Worker {
     /// Takes up what the recorder before this one knew.
-    pub(super) fn begin(beginning: Beginning, shared: Arc<Shared>, sinks: Sinks) -> Result<Self, RecorderError> {
-        let Beginning { dir, store, declarations, redaction, notes, mut writer, blind_since } = beginning;
-        let logs = Logs::open(&mut writer, &declarations)?;
+    pub(super) fn begin(beginning: Beginning, shared: Arc<Shared>, sinks: Sinks) -> Self {
+        let Beginning { dir, store, declarations, redaction, notes, writer, kept, blind_since } = beginning;
+        let Kept { logs, subjects, open_gaps } = kept;
         let (mut ledger, mut images, mut gaps) = (Ledger::default(), ImagesTold::default(), Gaps::default());
         let moment = Moment { at: Instant::now(), wall_ns: now() };
-        for (key, bytes) in writer.subjects()? {
+        for (key, bytes) in subjects {
             if key == IMAGES {
                 images.restore(&bytes);
                 continue;
@@ -99,7 +115,7 @@ impl Worker {
             }
         }
         // What was blind when the last recorder ended is from here on its own gap.
-        for gap in writer.open_gaps()? {
+        for gap in open_gaps {
             let to_ns = blind_since.unwrap_or(moment.wall_ns).max(gap.from_ns);
             gaps.put(Gap { to_ns: Some(to_ns), ..gap });
         }
@@ -108,7 +124,7 @@ impl Worker {
         }
         let mut batch = Batch::default();
         batch.notes = notes;
-        Ok(Self {
+        Self {
             dir,
             store,
             declarations,
@@ -127,7 +143,7 @@ impl Worker {
             next_status: moment.at,
             heartbeat_at: moment.at,
             maintain_at: moment.at,
-        })
+        }
     }
 
     /// Records until it is told to stop; then writes what waits.
@@ -190,6 +206,12 @@ impl Worker {
                 self.batch.set_cursor(stream, cursor);
             }
         }
+        for Excess { first: mut report, events } in self.sinks.containers.take_excesses() {
+            clean::report(&mut report, &self.redaction);
+            if let Report::Event(event) = report {
+                self.ledger.note_shed(&event.key, events, moment);
+            }
+        }
         for mut received in images {
             clean::image(&mut received.item);
             if let Some(cursor) = received.cursor {
@@ -247,14 +269,13 @@ impl Worker {
     fn note_status(&mut self, moment: Moment) {
         self.status_at = None;
         self.next_status = moment.at + STATUS;
-        let statuses: Vec<_> = self.shared.feeds().iter().map(Feed::status).collect();
-        for status in &statuses {
-            let before = self.statuses.iter().find(|s| (&s.source, &s.endpoint) == (&status.source, &status.endpoint));
-            let evicted = status.evicted - before.map_or(0, |s| s.evicted).min(status.evicted);
+        let feeds = self.shared.feeds();
+        for feed in &feeds {
+            let evicted = feed.take_overrun();
             if evicted > 0 {
                 self.gaps.put(Gap {
-                    source: status.source.clone(),
-                    endpoint: status.endpoint.clone(),
+                    source: feed.source().into(),
+                    endpoint: feed.endpoint().to_string(),
                     cause: "ring_full".into(),
                     from_ns: self.status_ns,
                     to_ns: Some(moment.wall_ns),
@@ -265,6 +286,7 @@ impl Worker {
         }
         self.batch.gaps = self.gaps.changed();
         self.status_ns = moment.wall_ns;
+        let statuses: Vec<_> = feeds.iter().map(Feed::status).collect();
         if statuses != self.statuses {
             self.statuses.clone_from(&statuses);
             self.batch.sources = Some(statuses);

@@ -69,10 +69,6 @@ impl<'a> BlockBuilder<'a> {
         self.rows += 1;
     }
 
-    pub(super) fn rows(&self) -> usize {
-        self.rows
-    }
-
     /// The filters of the columns at `positions`.
     pub(super) fn filters(&self, positions: &[usize]) -> Vec<u8> {
         let mut filters = Vec::new();

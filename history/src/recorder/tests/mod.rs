@@ -5,6 +5,7 @@ mod order;
 mod recorded;
 mod recovery;
 mod storm;
+mod trouble;
 
 use std::{
     collections::BTreeMap,

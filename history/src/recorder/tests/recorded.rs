@@ -1,6 +1,6 @@
 //! The recorder as a whole, with its thread and its store.
 
-use std::{fs, ops::ControlFlow, path::Path, process::Command};
+use std::{fs, ops::ControlFlow, path::Path};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -15,7 +15,7 @@ use crate::{
     time::now,
 };
 
-static EVENTS: EventTable<ContainerEvent> = EventTable {
+pub(super) static EVENTS: EventTable<ContainerEvent> = EventTable {
     name: "container_lifecycle_events",
     doc: "",
     columns: &[
@@ -23,6 +23,7 @@ static EVENTS: EventTable<ContainerEvent> = EventTable {
         text("action", |e| Some(e.action.as_str().into()), ""),
         text("command", |e| e.details.command.as_deref().map(Into::into), ""),
         integer("recovered", |e| Some(e.recovered.into()), ""),
+        text("shed", |e| e.attributes.get("shed").map(|n| n.as_str().into()), ""),
     ],
     examples: &[],
 };
@@ -44,7 +45,7 @@ static IMAGES: EventTable<ImageEvent> =
 
 use crate::container::ContainerState;
 
-fn start(dir: &Path) -> Recorder {
+pub(super) fn start(dir: &Path) -> Recorder {
     let declarations = Declarations { container_events: &EVENTS, container_history: &HISTORY, image_events: &IMAGES };
     let options = RecorderOptions {
         state_dir: dir.to_owned(),
@@ -65,7 +66,7 @@ fn texts(cells: &[Cell<'_>]) -> Vec<String> {
 }
 
 /// The cells of all events of a table.
-fn rows<E>(dir: &Path, table: &EventTable<E>) -> Vec<Vec<String>> {
+pub(super) fn rows<E>(dir: &Path, table: &EventTable<E>) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     let reader = Reader::open(dir).unwrap();
     let mut visit = |row: &crate::store::EventRow<'_>| {
@@ -77,7 +78,7 @@ fn rows<E>(dir: &Path, table: &EventTable<E>) -> Vec<Vec<String>> {
 }
 
 /// State, open or not, reason and exit code of a container's intervals.
-fn intervals(dir: &Path, id: &str) -> Vec<(String, bool, String, String)> {
+pub(super) fn intervals(dir: &Path, id: &str) -> Vec<(String, bool, String, String)> {
     let mut rows = Vec::new();
     let scan = IntervalScan { keys: vec![id.to_owned()], ..IntervalScan::default() };
     let mut visit = |row: &crate::store::IntervalRow<'_>| {
@@ -89,7 +90,7 @@ fn intervals(dir: &Path, id: &str) -> Vec<(String, bool, String, String)> {
     rows
 }
 
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(super) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !is_so() {
         assert!(Instant::now() < deadline, "{what}");
@@ -97,11 +98,11 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-fn push(handle: &Handle, feed: &Feed, event: ContainerEvent) {
+pub(super) fn push(handle: &Handle, feed: &Feed, event: ContainerEvent) {
     handle.sinks().containers.push(feed, Report::Event(Box::new(event)));
 }
 
-fn life(id: &str, begins_ns: Nanos) -> Vec<ContainerEvent> {
+pub(super) fn life(id: &str, begins_ns: Nanos) -> Vec<ContainerEvent> {
     let key = docker(id);
     vec![
         event(&key, Witness::Docker, Action::Create, begins_ns),
@@ -177,40 +178,6 @@ fn secrets_never_reach_the_store() {
         let bytes = fs::read(file.unwrap().path()).unwrap();
         assert!(!bytes.windows(7).any(|w| w == b"hunter2"));
     }
-}
-
-#[test]
-fn a_full_disk_is_said_and_what_fits_into_memory_is_stored_later() {
-    let dir = TempDir::new().unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(dir.path()).status();
-    if !mounted.is_ok_and(|status| status.success()) {
-        println!("not tried: this user may not mount a file system");
-        return;
-    }
-    let recorder = start(dir.path());
-    let (handle, feed) = (recorder.handle(), recorder.handle().feed("docker", ""));
-    // What is written until the recorder notices: more than the store can have freed for itself.
-    let ballast = dir.path().join("ballast");
-    let mut pushed = 0;
-    wait_until("the recorder says that it cannot store", || {
-        let _ = fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&ballast)
-            .and_then(|mut f| std::io::Write::write_all(&mut f, &[0; 1 << 20]));
-        for _ in 0..4 {
-            let mut create = event(&docker(&format!("c{pushed}")), Witness::Docker, Action::Create, now());
-            create.details.command = Some("x".repeat(20_000));
-            push(&handle, &feed, create);
-            pushed += 1;
-        }
-        feed.status().last_error.starts_with("cannot store: ")
-    });
-    fs::remove_file(&ballast).unwrap();
-    wait_until("all rows", || rows(dir.path(), &EVENTS).len() == pushed);
-    assert_eq!(feed.status().evicted, 0);
-    recorder.stop().unwrap();
-    let _ = Command::new("umount").arg("-l").arg(dir.path()).status();
 }
 
 proptest! {
