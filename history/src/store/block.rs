@@ -69,6 +69,10 @@ impl<'a> BlockBuilder<'a> {
         self.rows += 1;
     }
 
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// The filters of the columns at `positions`.
     pub(super) fn filters(&self, positions: &[usize]) -> Vec<u8> {
         let mut filters = Vec::new();

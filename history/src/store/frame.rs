@@ -1,4 +1,4 @@
-//! Compressed bytes with their length before them: what blocks and chunks are kept in.
+//! Compressed bytes with their length before them: what blocks, chunks and intervals' rows are kept in.
 //!
 //! `kind (1 byte), length of the plain bytes (u32), bytes`; kind 0 is plain, 1 one zstd frame. The length bounds what a
 //! damaged file can ask for.
@@ -15,18 +15,16 @@ const PLAIN: u8 = 0;
 const ZSTD: u8 = 1;
 const HEADER: usize = 5;
 /// Shorter bytes are kept as they are.
-const WORTH: usize = 512;
+const WORTH: usize = 64;
 
 pub(super) fn deflate(plain: &[u8], compressor: &mut Compressor<'_>) -> io::Result<Vec<u8>> {
     let length = u32::try_from(plain.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
-    let worth = plain.len() >= WORTH;
-    let mut framed = vec![if worth { ZSTD } else { PLAIN }];
+    let packed = if plain.len() < WORTH { None } else { Some(compressor.compress(plain)?).filter(|p| p.len() < plain.len()) };
+    let (kind, bytes) = packed.as_deref().map_or((PLAIN, plain), |packed| (ZSTD, packed));
+    let mut framed = Vec::with_capacity(HEADER + bytes.len());
+    framed.push(kind);
     framed.extend_from_slice(&length.to_le_bytes());
-    if worth {
-        framed.append(&mut compressor.compress(plain)?);
-    } else {
-        framed.extend_from_slice(plain);
-    }
+    framed.extend_from_slice(bytes);
     Ok(framed)
 }
 

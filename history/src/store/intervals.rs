@@ -5,13 +5,13 @@
 //! of class `c` that holds at T began after `T - 2^c`: an index over (class, start) gives one short window per class, and
 //! at least half of the time that a window spans is spent in intervals that hold.
 
-use std::{cmp::Reverse, collections::BinaryHeap, ops::ControlFlow};
+use std::{cmp::Reverse, collections::BinaryHeap, ops::ControlFlow, sync::Arc};
 
 use rusqlite::{Row, params};
 
 use super::{
     error::StoreError,
-    layout::is_number,
+    layout::{Layout, is_number},
     projection::{Projection, parse_number},
     reader::OpenFile,
     scan::{IntervalRow, IntervalScan, Limit, Scanned},
@@ -49,7 +49,7 @@ struct Search<'s> {
     from_min: Nanos,
     from_max: Nanos,
     to_after: Nanos,
-    known: Option<(i64, Projection)>,
+    known: Option<(i64, Arc<Layout>, Projection)>,
     scanned: Scanned,
 }
 
@@ -167,19 +167,28 @@ impl Search<'_> {
             self.scanned.cut = true;
             return Ok(ControlFlow::Break(()));
         }
-        let layout: i64 = row.get(5).map_err(Self::failed())?;
-        let projection = match &self.known {
-            Some((id, projection)) if *id == layout => projection,
+        let id_of = |row: &Row<'_>| row.get::<_, i64>(5).map_err(Self::failed());
+        let (layout, projection) = match &self.known {
+            Some((id, layout, projection)) if *id == id_of(row)? => (layout, projection),
             _ => {
-                let found = self.file.layouts.get(&self.file.conn, layout)?;
-                &self.known.insert((layout, Projection::new(&found, self.table, &self.scan.wanted, &[]))).1
+                let id = id_of(row)?;
+                let found = self.file.layouts.get(&self.file.conn, id)?;
+                let projection = Projection::new(&found, self.table, &self.scan.wanted, &[]);
+                let known = self.known.insert((id, found, projection));
+                (&known.1, &known.2)
             }
         };
         let number = self.table.stored().next().is_some_and(|c| is_number(c.kind));
+        let mut plain = Vec::new();
         let mut read = || {
             let key = row.get_ref(0)?.as_str()?;
             let key = if number { parse_number(key).map_or(Cell::Null, Cell::Int) } else { Cell::Text(key) };
-            let cells = projection.pick(&projection.decode(Some(key), row.get_ref(6)?.as_blob()?));
+            if let Err(why) = layout.inflate(row.get_ref(6)?.as_blob()?, &mut plain) {
+                // The interval still tells its key and when it held.
+                tracing::error!(table = self.table.name, why, "an interval is damaged");
+                plain.clear();
+            }
+            let cells = projection.pick(&projection.decode(Some(key), &plain));
             Ok(visit(&IntervalRow {
                 valid_from_ns: row.get(1)?,
                 valid_to_ns: row.get(2)?,

@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use super::{
     block::MAX_ROWS,
+    dictionary::{Packer, Training},
     error::StoreError,
     integrity::Integrity,
+    layout::register_dictionary,
     open::FILE,
     retention,
     seal::{MAX_BYTES, Sealer},
@@ -45,6 +47,7 @@ pub(super) fn step(writer: &mut Writer) -> Result<Instant, StoreError> {
         seal(writer, index)?;
         return Ok(Instant::now());
     }
+    take_dictionaries(writer)?;
     let now = Instant::now();
     if writer.chores.retention_at <= now {
         if retention::step(writer)? {
@@ -55,7 +58,8 @@ pub(super) fn step(writer: &mut Writer) -> Result<Instant, StoreError> {
         writer.keep_state(age)?;
         writer.chores.retention_at = now + PERIOD;
     }
-    let check_at = writer.chores.integrity.is_some().then(|| now + CHECK_PERIOD);
+    let waits = writer.chores.integrity.is_some() || writer.histories.iter().any(|history| history.training.is_some());
+    let check_at = waits.then(|| now + CHECK_PERIOD);
     Ok(check_at.map_or(writer.chores.retention_at, |at| at.min(writer.chores.retention_at)))
 }
 
@@ -68,6 +72,29 @@ pub(super) fn seal(writer: &mut Writer, index: usize) -> Result<(), StoreError> 
     writer.freeing(sealed)?;
     let counted = writer.logs[index].count(&writer.conn);
     writer.checked("count the tail", counted)
+}
+
+/// Has dictionaries made for histories that want one, and takes what is made.
+fn take_dictionaries(writer: &mut Writer) -> Result<(), StoreError> {
+    let path = writer.dir.join(FILE);
+    for history in &mut writer.histories {
+        let Some(training) = &history.training else {
+            if history.packer.wants_dictionary() {
+                let training = Training::begin(&path, &history.log.name, history.log.layout);
+                history.training = Some(training.map_err(StoreError::database("read rows to make a dictionary of"))?);
+            }
+            continue;
+        };
+        let Some(made) = training.finished() else { continue };
+        history.training = None;
+        history.packer.put_off();
+        let Some(dictionary) = made else { continue };
+        let layout =
+            register_dictionary(&writer.conn, history.log.layout, &dictionary).map_err(StoreError::database("store a dictionary"))?;
+        history.packer = Packer::new(Some(&dictionary)).map_err(StoreError::file("prepare to compress rows of", FILE))?;
+        history.log.layout = layout;
+    }
+    Ok(())
 }
 
 /// Notes the result of the integrity check, once it is there.

@@ -76,7 +76,7 @@ fn prepare(conn: &mut Connection, path: &Path, failed: impl Fn(rusqlite::Error) 
     } else {
         check_version(conn, path, failed)?;
     }
-    // In this mode a commit survives the death of the process; the newest second may not survive a power cut, the file does.
+    // In this mode a commit survives the death of the process; after a power cut the file is whole, its newest commits may be missing.
     conn.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
     conn.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())).map_err(failed)?;
     conn.pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT_PAGES, |_| Ok(())).map_err(failed)?;

@@ -1,6 +1,6 @@
 //! Retention: the oldest is dropped when it is too old, or when a table or the whole store is too large.
 //!
-//! Age is the store's own ([`super::clock`]). Events go a block at a time; of intervals only ended ones go, the oldest of
+//! Age is the store's own (`clock.rs`). Events go a block at a time; of intervals only ended ones go, the oldest of
 //! each class first: within a class they lie in the order of their starts, which is nearly that of recording.
 
 use std::time::Duration;
@@ -50,7 +50,7 @@ fn expire(writer: &Writer, age: i64) -> Result<bool, rusqlite::Error> {
     for name in writer.logs.iter().map(|tail| &tail.log.name) {
         dropped |= expire_events(&tx, name, &writer.options.bounds(name), age)?;
     }
-    for name in writer.histories.iter().map(|log| &log.name) {
+    for name in writer.histories.iter().map(|history| &history.log.name) {
         dropped |= expire_intervals(&tx, name, &writer.options.bounds(name), age)?;
     }
     let oldest = age.saturating_sub(nanos(writer.options.bounds("").age));
@@ -163,8 +163,8 @@ fn fit(writer: &Writer) -> Result<bool, rusqlite::Error> {
     let in_intervals = (size.total - size.free).cast_signed() - in_events;
     let mut dropped = false;
     if in_intervals > largest.map_or(0, |l| l.0) {
-        for log in &writer.histories {
-            dropped |= drop_intervals(&tx, &log.name, i64::MAX, STEP)?;
+        for history in &writer.histories {
+            dropped |= drop_intervals(&tx, &history.log.name, i64::MAX, STEP)?;
         }
     }
     if let Some((_, name)) = largest

@@ -4,7 +4,7 @@ use rusqlite::{Connection, Params};
 
 use crate::table::{Role, TableKind, TableSchema};
 
-use super::layout::Layout;
+use super::layout::{self, Registered};
 
 /// `PRAGMA application_id` of our files: "Mayf".
 pub(super) const APPLICATION: i64 = 0x4d61_7966;
@@ -20,7 +20,7 @@ CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), last_sequence INTEGER
 CREATE TABLE clocks (id INTEGER PRIMARY KEY, first_sequence INTEGER NOT NULL, boot_id TEXT NOT NULL, boot_ns INTEGER NOT NULL,
     offset_ns INTEGER NOT NULL);
 CREATE TABLE logs (name TEXT PRIMARY KEY, kind TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE layouts (id INTEGER PRIMARY KEY, columns TEXT NOT NULL UNIQUE);
+CREATE TABLE layouts (id INTEGER PRIMARY KEY, name TEXT NOT NULL, columns TEXT NOT NULL, dictionary BLOB);
 CREATE TABLE cursors (stream TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE subjects (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE gaps (source TEXT, endpoint TEXT, cause TEXT, from_ns INTEGER, to_ns INTEGER, recovered INTEGER NOT NULL, detail TEXT NOT NULL,
@@ -48,6 +48,8 @@ pub(super) struct Log {
     pub(super) layout: i64,
     /// Number of stored columns.
     pub(super) width: usize,
+    /// What rows of this layout are compressed by.
+    pub(super) dictionary: Option<Vec<u8>>,
     /// Positions of the join keys among the stored columns.
     pub(super) keys: Vec<usize>,
     pub(super) insert: String,
@@ -64,11 +66,12 @@ impl Log {
         };
         conn.execute_batch(&tables)?;
         conn.execute("INSERT INTO logs VALUES (?, ?) ON CONFLICT DO NOTHING", [name, kind])?;
-        let layout = Layout::of(table);
+        let Registered { id, width, dictionary } = layout::register(conn, table)?;
         Ok(Self {
             name: name.to_owned(),
-            layout: layout.register(conn)?,
-            width: layout.len(),
+            layout: id,
+            width,
+            dictionary,
             keys: table.stored().enumerate().filter(|(_, c)| c.role == Role::Index).map(|(i, _)| i).collect(),
             insert: match table.kind {
                 TableKind::History => format!(r#"INSERT OR REPLACE INTO "{name}_intervals" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"#),

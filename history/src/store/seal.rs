@@ -91,6 +91,7 @@ impl Sealer {
         for row in taken.chunks.iter().flat_map(|plain| chunk::rows(plain).map_while(Result::ok)) {
             block.push(row.sequence, row.time_ns, row.row);
         }
+        let rows = count(block.rows());
         let filters = block.filters(keys);
         let data = deflate(&block.finish(), &mut self.thorough).map_err(StoreError::file("compress a block of", FILE))?;
         let write = || {
@@ -98,7 +99,7 @@ impl Sealer {
                 params![
                     taken.last_sequence,
                     taken.first_sequence,
-                    count(taken.rows),
+                    rows,
                     taken.min_ns,
                     taken.max_ns,
                     taken.age_ns,

@@ -7,6 +7,7 @@ use super::{
     clock::Clock,
     generation::sql,
     intervals::class,
+    open::FILE,
     row::RowBuf,
     status,
     writer::{EventLog, IntervalLog, Writer},
@@ -83,7 +84,9 @@ impl<'w> Transaction<'w> {
         let bytes = check_length(row.after_key())?;
         let from = self.writer.clock.mend(interval.valid_from_ns);
         let to = interval.valid_to_ns.map(|to| self.writer.clock.mend(to).max(from));
-        let log = &self.writer.histories[log.0];
+        let history = &mut self.writer.histories[log.0];
+        let packed = history.packer.pack(bytes).map_err(StoreError::file("compress a row of", FILE))?;
+        let log = &history.log;
         let put = log.insert_into(
             &self.writer.conn,
             params![
@@ -96,7 +99,7 @@ impl<'w> Transaction<'w> {
                 interval.ended_reason,
                 interval.evidence,
                 log.layout,
-                bytes
+                packed
             ],
         );
         self.writer.checked("store an interval", put)
@@ -105,7 +108,7 @@ impl<'w> Transaction<'w> {
     /// Removes an interval, e.g. because late evidence moved its start; nothing happens if there is none.
     pub fn remove_interval(&mut self, log: IntervalLog, key: &str, scope: &str, valid_from_ns: Nanos) -> Result<(), StoreError> {
         let from = self.writer.clock.mend(valid_from_ns);
-        let log = &self.writer.histories[log.0];
+        let log = &self.writer.histories[log.0].log;
         let removed = self.writer.conn.prepare_cached(&log.remove).and_then(|mut s| s.execute(params![key, from, scope])).map(drop);
         self.writer.checked("remove an interval", removed)
     }

@@ -11,6 +11,7 @@ use super::{
     alive::{Alive, Reserve, last_beat},
     chunk::Chunk,
     clock::{Clock, Reading},
+    dictionary::{Packer, Training},
     error::StoreError,
     generation::{self, machine_id, sql},
     integrity::Integrity,
@@ -57,7 +58,7 @@ pub struct Writer {
     pub(super) last_sequence: u64,
     pub(super) clock: Clock,
     pub(super) logs: Vec<Tail>,
-    pub(super) histories: Vec<Log>,
+    pub(super) histories: Vec<History>,
     alive: Alive,
     pub(super) reserve: Reserve,
     pub(super) chores: Chores,
@@ -71,6 +72,14 @@ pub(super) struct Tail {
     pub(super) bytes: u64,
     /// Of the open transaction.
     pub(super) pending: Chunk,
+}
+
+/// A history table, and how its rows are compressed.
+#[derive(Debug)]
+pub(super) struct History {
+    pub(super) log: Log,
+    pub(super) packer: Packer,
+    pub(super) training: Option<Training>,
 }
 
 impl Tail {
@@ -141,7 +150,8 @@ impl Writer {
     /// Prepares a history table.
     pub fn history(&mut self, table: &TableSchema) -> Result<IntervalLog, StoreError> {
         let log = self.create(table)?;
-        self.histories.push(log);
+        let packer = Packer::new(log.dictionary.as_deref()).map_err(StoreError::file("prepare to compress rows of", FILE))?;
+        self.histories.push(History { log, packer, training: None });
         Ok(IntervalLog(self.histories.len() - 1))
     }
 
@@ -264,7 +274,7 @@ impl Writer {
         let first = sql(self.last_sequence + 1);
         let kept = self.clock.keep(&self.conn, first, boot_ns);
         self.checked("store a step of the clock", kept)?;
-        let mended = self.clock.mend_kept(&self.conn, self.histories.iter().map(|log| log.name.clone()));
+        let mended = self.clock.mend_kept(&self.conn, self.histories.iter().map(|history| history.log.name.clone()));
         self.checked("map the times before the clock was set", mended)
     }
 }

@@ -14,6 +14,7 @@ use mayfly_history::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixListener,
+    sync::broadcast,
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,7 @@ use crate::{
 pub(super) const VERSION: &str = r#"{"ApiVersion":"1.41","MinAPIVersion":"1.12","Components":[{"Name":"Engine"}]}"#;
 pub(super) const INSPECT: &str = r#"{"Id":"ab12","Name":"/job","Image":"sha256:d5","Created":"2026-11-22T20:00:28Z","Config":{"Image":"busybox","Labels":{"l":"v"}},
 "State":{"Status":"running","Pid":2147483647,"StartedAt":"2026-11-22T20:00:29Z"},"NetworkSettings":{"Networks":{"bridge":{"IPAddress":"172.17.0.2"}}}}"#;
+pub(super) const IMAGES: &str = r#"[{"Id":"sha256:d5","RepoTags":["busybox:latest"],"RepoDigests":["busybox@sha256:99"]},{"Id":7}]"#;
 pub(super) const IMAGE: &str = r#"{"Id":"sha256:d5","RepoDigests":["busybox@sha256:99"]}"#;
 
 /// What to do with a request.
@@ -44,6 +46,7 @@ pub(super) struct Fake {
     pub(super) asked: Arc<Mutex<Vec<String>>>,
     server: JoinHandle<()>,
     hang_up: CancellationToken,
+    more: broadcast::Sender<String>,
     pub(super) sinks: Sinks,
     pub(super) feed: Feed,
 }
@@ -62,9 +65,12 @@ impl Fake {
         let (answer, log) = (Arc::new(answer), Arc::clone(&asked));
         let hang_up = CancellationToken::new();
         let hung = hang_up.clone();
+        let (more, _) = broadcast::channel(64);
+        let teller = more.clone();
         let server = tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let (answer, log, hang) = (Arc::clone(&answer), Arc::clone(&log), hung.clone());
+                let mut told = teller.subscribe();
                 tokio::spawn(async move {
                     let mut request = Vec::new();
                     while !request.ends_with(b"\r\n\r\n") {
@@ -87,7 +93,16 @@ impl Fake {
                     let _ = stream.write_all(&bytes).await;
                     if hold {
                         // Until the client goes, or it is told to.
-                        let _ = hang.run_until_cancelled(stream.read_u8()).await;
+                        loop {
+                            tokio::select! {
+                                () = hang.cancelled() => break,
+                                _ = stream.read_u8() => break,
+                                more = told.recv() => {
+                                    let more: String = more.unwrap();
+                                    let _ = stream.write_all(format!("{:x}\r\n{more}\r\n", more.len()).as_bytes()).await;
+                                }
+                            }
+                        }
                     }
                 });
             }
@@ -95,7 +110,7 @@ impl Fake {
         let bell = Bell::default();
         let sinks = Sinks { containers: Sink::new(4096, bell.clone()), images: Sink::<ImageEvent>::new(64, bell) };
         let feed = Feed::new("docker", format!("unix://{}", dir.path().join("docker.sock").display()));
-        Self { dir, asked, server, hang_up, sinks, feed }
+        Self { dir, asked, server, hang_up, more, sinks, feed }
     }
 
     /// A daemon like any other, but for its events.
@@ -105,6 +120,11 @@ impl Fake {
             path if path.contains("/events?") => events(),
             path => Answer::Json(usual(path).into()),
         })
+    }
+
+    /// Tells more on the streams that are open.
+    pub(super) fn tell(&self, events: String) {
+        self.more.send(events).unwrap();
     }
 
     /// Closes all streams.
@@ -133,7 +153,8 @@ pub(super) fn usual(path: &str) -> &'static str {
         "/version" => VERSION,
         "/containers/json?all=1" => r#"[{"Id":"ab12","Names":["/job"],"Image":"busybox","State":"running"}]"#,
         "/containers/ab12/json" => INSPECT,
-        "/images/sha256:d5/json" => IMAGE,
+        "/images/json" => IMAGES,
+        "/images/sha256:d5/json" | "/images/busybox/json" => IMAGE,
         _ => "{}",
     }
 }

@@ -16,7 +16,7 @@ use mayfly_history::{
     Nanos,
     container::{Details, Run, Runtime, State},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{api::Api, decode::cut};
 use crate::{error::SourceError, labels::bounded, process::Process};
@@ -40,6 +40,8 @@ pub(super) struct Inspect {
     host_config: Option<HostConfig>,
     config: Option<Config>,
     mounts: Option<Vec<Mount>>,
+    /// The mounts by their destination, in Docker's file.
+    mount_points: Option<BTreeMap<String, Mount>>,
     network_settings: Option<NetworkSettings>,
     image_manifest_descriptor: Option<Descriptor>,
 }
@@ -87,7 +89,7 @@ struct Mount {
     source: Option<String>,
     #[serde(rename = "Destination")]
     destination: Option<String>,
-    #[serde(rename = "Mode")]
+    #[serde(rename = "Mode", alias = "Relabel")]
     mode: Option<String>,
     #[serde(rename = "RW")]
     rw: bool,
@@ -160,6 +162,18 @@ pub(super) fn file_of(root: &Path, id: &str) -> Option<PathBuf> {
 
 /// Reads Docker's own file of a container: at its `start` it holds the pid and addresses, before an inspect can be answered.
 pub(super) fn from_file(path: &Path) -> Option<Inspect> {
+    read(path)
+}
+
+/// Reads all of Docker's files of a container, which are there when its `create` is told.
+pub(super) fn from_files(path: &Path) -> Option<Inspect> {
+    let mut inspect: Inspect = read(path)?;
+    inspect.host_config = Some(read(&path.with_file_name("hostconfig.json"))?);
+    inspect.mounts = inspect.mount_points.take().map(|mounts| mounts.into_values().collect());
+    Some(inspect)
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     let file = File::open(path).ok()?;
     if file.metadata().ok()?.len() > MAX_FILE {
         return None;

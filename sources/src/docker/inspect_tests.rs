@@ -81,3 +81,22 @@ fn dockers_file_is_found_only_for_an_id() {
     assert_eq!(file_of(root, ""), None);
     assert_eq!(escape("a b/c?d"), "a%20b/c%3Fd");
 }
+
+#[test]
+fn dockers_files_tell_of_a_new_container_what_an_inspect_would() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.v2.json");
+    let config = r#"{"ID":"49e5","Created":"2026-11-22T20:00:28Z","Path":"sleep","Args":["5"],"Image":"sha256:d58d","Name":"/t9",
+        "State":{"Running":false,"StartedAt":"0001-01-01T00:00:00Z"},"Config":{"Hostname":"h","User":"app","Image":"busybox:test","Labels":{"a":"b"}},
+        "MountPoints":{"/m":{"Source":"/tmp","Destination":"/m","RW":false,"Name":"","Type":"bind","Relabel":"ro"}}}"#;
+    std::fs::write(&file, config).unwrap();
+    assert!(from_files(&file).is_none(), "both are needed");
+    let host = r#"{"NetworkMode":"host","Privileged":true,"PortBindings":{"80/tcp":[{"HostIp":"","HostPort":"18080"}]}}"#;
+    std::fs::write(dir.path().join("hostconfig.json"), host).unwrap();
+    let details = from_files(&file).unwrap().details(Runtime::Docker);
+    assert_eq!((details.image_id.as_deref(), details.user.as_deref()), (Some("sha256:d58d"), Some("app")));
+    assert_eq!((details.network_mode.as_deref(), details.privileged), (Some("host"), Some(true)));
+    assert_eq!(details.mounts.as_deref(), Some(r#"[{"destination":"/m","mode":"ro","name":"","rw":false,"source":"/tmp","type":"bind"}]"#));
+    assert_eq!(details.ports.as_deref(), Some(r#"[{"container_port":80,"host_address":"","host_port":18080,"protocol":"tcp"}]"#));
+    assert_eq!(details.run, Run::default());
+}

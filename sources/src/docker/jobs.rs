@@ -46,17 +46,31 @@ pub(super) struct Examined {
 /// A question.
 #[derive(Debug)]
 pub(super) enum Job {
-    /// Inspect a container; where it is gone, its image by the name it was asked for.
-    Container { id: String, image: Option<String> },
+    /// Inspect a container; where it is gone and was just created, its image by the name it was asked for.
+    Container { id: String, created_from: Option<String> },
+    /// Find the image of a new container.
+    Reference(String),
     /// Find the id and digest of an image.
     Image(ImageTold),
+    /// List the images, so that their names are known.
+    Images,
 }
 
 /// An answer.
 #[derive(Debug)]
 pub(super) enum Done {
-    Container { id: String, examined: Result<Option<Examined>, SourceError> },
+    Container {
+        id: String,
+        examined: Result<Option<Examined>, SourceError>,
+    },
+    /// Of the image of these containers.
+    Reference {
+        reference: String,
+        containers: Vec<String>,
+        found: Result<Image, SourceError>,
+    },
     Image(ImageTold, Image),
+    Images(Result<(), SourceError>),
     Listed(Result<Vec<(ContainerKey, Examined)>, SourceError>),
 }
 
@@ -69,19 +83,51 @@ impl Daemon {
         self.images.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something happened to an image; what was known of it may be wrong.
-    pub(super) fn forget_image(&self, id: &str) {
-        self.images().forget(id);
+    /// Something happened to an image; what was known of it may be wrong. True: nothing is known of any now.
+    pub(super) fn forget_image(&self, told: &ImageTold) -> bool {
+        self.images().forget(told)
     }
 
-    /// An image by its id.
-    async fn image(&self, id: &str) -> Result<Image, SourceError> {
-        if let Some(image) = self.images().get(id) {
-            return Ok(image);
+    /// An image by its id or name, if it was asked for before.
+    pub(super) fn known_image(&self, reference: &str) -> Option<Image> {
+        self.images().get(reference)
+    }
+
+    /// An image by its id or name.
+    async fn image(&self, reference: &str) -> Result<Image, SourceError> {
+        match self.known_image(reference) {
+            Some(image) => Ok(image),
+            None => self.ask_image(reference).await,
         }
-        let image = image::image(&self.api, id).await?;
-        self.images().remember(id.to_owned(), image.clone());
+    }
+
+    async fn ask_image(&self, reference: &str) -> Result<Image, SourceError> {
+        let asked_at = self.images().changes();
+        let image = image::image(&self.api, reference).await?;
+        self.images().remember(reference, &image, asked_at);
         Ok(image)
+    }
+
+    /// The image of an event, whose name, where it tells one, is this image's now.
+    async fn ask_event_image(&self, told: &ImageTold, reference: &str) -> Result<Image, SourceError> {
+        let asked_at = self.images().changes();
+        let image = self.ask_image(reference).await?;
+        if let (Some(name), true) = (&told.name, told.action != "untag") {
+            self.images().remember(name, &image, asked_at);
+        }
+        Ok(image)
+    }
+
+    async fn list_images(&self) -> Result<(), SourceError> {
+        let asked_at = self.images().changes();
+        let listed = image::list(&self.api).await?;
+        let mut images = self.images();
+        for (names, image) in listed {
+            for name in names {
+                images.remember(&name, &image, asked_at);
+            }
+        }
+        Ok(())
     }
 
     /// All that can be known of a container now; `None` if it is gone.
@@ -114,21 +160,25 @@ impl Daemon {
 
     async fn run(self, job: Job) -> Done {
         match job {
-            Job::Container { id, image } => {
+            Job::Container { id, created_from } => {
                 let mut examined = self.examine(&id).await;
-                if let (Ok(None), Some(name)) = (&examined, &image)
-                    && let Ok(image) = image::image(&self.api, name).await
+                if let (Ok(None), Some(name)) = (&examined, &created_from)
+                    && let Ok(image) = self.image(name).await
                 {
-                    let details =
-                        Details { runtime: self.runtime, image_digest: image.digest(name), image_id: image.id, ..Details::default() };
-                    examined = Ok(Some(Examined { details: Box::new(details), state: State::Exited, labels: Vec::new() }));
+                    let details = Box::new(image.details(self.runtime, name));
+                    examined = Ok(Some(Examined { details, state: State::Exited, labels: Vec::new() }));
                 }
                 Done::Container { id, examined }
             }
+            Job::Reference(reference) => {
+                let found = self.image(&reference).await;
+                Done::Reference { reference, containers: Vec::new(), found }
+            }
+            Job::Images => Done::Images(self.list_images().await),
             Job::Image(told) => {
                 let reference = told.id.as_deref().or(told.name.as_deref()).unwrap_or_default();
                 let gone = told.action == "delete" || reference.is_empty();
-                let found = if gone { None } else { image::image(&self.api, reference).await.ok() };
+                let found = if gone { None } else { self.ask_event_image(&told, reference).await.ok() };
                 Done::Image(told, found.unwrap_or_default())
             }
         }
@@ -142,11 +192,13 @@ pub(super) struct Jobs {
     waiting: VecDeque<Job>,
     /// How many questions about a container have no answer yet.
     open: HashMap<String, usize>,
+    /// The containers that wait for an image that is asked for.
+    naming: HashMap<String, Vec<String>>,
 }
 
 impl Jobs {
     pub(super) fn new(daemon: Daemon) -> Self {
-        Self { daemon, running: FuturesUnordered::new(), waiting: VecDeque::new(), open: HashMap::new() }
+        Self { daemon, running: FuturesUnordered::new(), waiting: VecDeque::new(), open: HashMap::new(), naming: HashMap::new() }
     }
 
     /// Asks, now or when it is its turn. False: too many wait, it is never asked.
@@ -162,6 +214,25 @@ impl Jobs {
                 *self.open.entry(id.clone()).or_default() += 1;
             }
         }
+        self.begin(job)
+    }
+
+    /// Asks for the image of a new container, once for all that are created from it at a time. False as above.
+    #[must_use]
+    pub(super) fn ask_image(&mut self, reference: &str, container: &str) -> bool {
+        if !self.naming.contains_key(reference) && !self.begin(Job::Reference(reference.to_owned())) {
+            return false;
+        }
+        let containers = self.naming.entry(reference.to_owned()).or_default();
+        let room = containers.len() < MOST_WAITING;
+        if room {
+            containers.push(container.to_owned());
+            *self.open.entry(container.to_owned()).or_default() += 1;
+        }
+        room
+    }
+
+    fn begin(&mut self, job: Job) -> bool {
         if self.running.len() < AT_ONCE {
             self.running.push(Box::pin(self.daemon.clone().run(job)));
             return true;
@@ -186,21 +257,32 @@ impl Jobs {
     /// The next answer; waits for ever where nothing is asked.
     pub(super) async fn next(&mut self) -> Done {
         match self.running.next().await {
-            Some(done) => {
+            Some(mut done) => {
                 if let Some(job) = self.waiting.pop_front() {
                     self.running.push(Box::pin(self.daemon.clone().run(job)));
                 }
-                if let Done::Container { id, .. } = &done
-                    && let Some(open) = self.open.get_mut(id)
-                {
-                    *open -= 1;
-                    if *open == 0 {
-                        self.open.remove(id);
+                match &mut done {
+                    Done::Container { id, .. } => self.close(id),
+                    Done::Reference { reference, containers, .. } => {
+                        *containers = self.naming.remove(reference).unwrap_or_default();
+                        for id in containers {
+                            self.close(id);
+                        }
                     }
+                    _ => {}
                 }
                 done
             }
             None => std::future::pending().await,
+        }
+    }
+
+    fn close(&mut self, id: &str) {
+        if let Some(open) = self.open.get_mut(id) {
+            *open -= 1;
+            if *open == 0 {
+                self.open.remove(id);
+            }
         }
     }
 }

@@ -46,8 +46,10 @@ struct Resumed {
     blind_since: Option<Nanos>,
     /// The stream broke while this process watched it: the gap is open, and is this source's to close.
     own_gap: bool,
-    /// When the stream was opened: what happened before is replayed.
+    /// When the stream was opened.
     at: Nanos,
+    /// The stream begins before that; what happened before is replayed. Else all of it is live, whatever the daemon's clock says.
+    replays: bool,
     /// An event that was seen before came again: nothing is missing between.
     reached_back: bool,
     oldest_replayed: Option<Nanos>,
@@ -71,13 +73,28 @@ impl<'s> Session<'s> {
         let at = now();
         // A clock that stepped back must not make the resumed stream begin in the future.
         let stored = source.position.or(stored).map(|stored: Nanos| stored.min(at));
-        let since = stored.or(blind_since).map_or(at, |resumed| resumed - overlap);
-        let path = format!("/events?since={}.{:09}&filters={FILTERS}", since.div_euclid(1_000_000_000), since.rem_euclid(1_000_000_000));
+        let since = stored.or(blind_since).map(|resumed| resumed.min(at) - overlap);
+        let path = match since {
+            Some(since) => {
+                let (seconds, nanos) = (since.div_euclid(1_000_000_000), since.rem_euclid(1_000_000_000));
+                format!("/events?since={seconds}.{nanos:09}&filters={FILTERS}")
+            }
+            None => format!("/events?filters={FILTERS}"),
+        };
         let lines = api.lines(&path).await?;
         source.position = stored;
 
         let daemon = Daemon::new(api, runtime, trusted, root);
-        let resumed = Resumed { after: stored, blind_since, own_gap, at, reached_back: false, oldest_replayed: None, recovered: 0 };
+        let resumed = Resumed {
+            after: stored,
+            blind_since,
+            own_gap,
+            at,
+            replays: since.is_some(),
+            reached_back: false,
+            oldest_replayed: None,
+            recovered: 0,
+        };
         let jobs = Jobs::new(daemon.clone());
         let mut session = Self { source, daemon, jobs, namespace: namespace.into(), listed_ns: now(), resumed, events: 0 };
         let (endpoint, namespace) = (Arc::clone(&session.source.site.endpoint), Arc::clone(&session.namespace));
@@ -86,6 +103,8 @@ impl<'s> Session<'s> {
             runtime_namespace: Arc::clone(&namespace),
             endpoint: Arc::clone(&endpoint),
         };
+        let asked = session.jobs.ask(Job::Images);
+        debug_assert!(asked, "nothing else was asked yet");
         session.jobs.list(reconcile::list(session.daemon.clone(), key));
         session.source.site.feed.running();
         Ok((session, lines))
@@ -121,7 +140,7 @@ impl<'s> Session<'s> {
     /// Whether an event is replayed; notes how far back the replay reaches.
     fn replayed(&mut self, time_ns: Nanos) -> bool {
         let resumed = &mut self.resumed;
-        if time_ns >= resumed.at {
+        if !resumed.replays || time_ns >= resumed.at {
             return false;
         }
         resumed.oldest_replayed = Some(resumed.oldest_replayed.map_or(time_ns, |oldest| oldest.min(time_ns)));
@@ -131,18 +150,22 @@ impl<'s> Session<'s> {
 
     fn on_container(&mut self, told: ContainerTold) {
         let replayed = self.replayed(told.time_ns);
-        if replayed && self.resumed.blind_since.is_none() {
-            // Podman's log tells of days in which nobody looked.
-            return;
-        }
         let is_podman = self.daemon.runtime == Runtime::Podman;
         let mut details =
             Details { runtime: self.daemon.runtime, name: told.name, image: told.image, labels: told.labels, ..Details::default() };
         details.run.exit_code = told.exit_code;
         details.run.signal = told.signal;
         details.run.oom_killed = (told.action == Some(Action::Oom)).then_some(true);
+        let is_new = told.action == Some(Action::Create);
+        let mut asked = true;
         let inspect = match told.action {
-            Some(Action::Create | Action::Rename | Action::Update) => true,
+            Some(Action::Create) => {
+                let read = !replayed && self.read_files(&told.id, &mut details);
+                // Of a replayed container the name may be another image's by now, so its own id is asked for first.
+                asked = replayed || self.name_image(&told.id, &mut details);
+                !read
+            }
+            Some(Action::Rename | Action::Update) => true,
             // Docker answers an inspect from here on only when the start is over, with pid and addresses.
             Some(Action::NetworkConnect) => !replayed,
             Some(Action::Start) => !replayed && !self.read_file(&told.id, &mut details),
@@ -150,7 +173,11 @@ impl<'s> Session<'s> {
             Some(Action::Die) => told.exit_code.is_none(),
             Some(_) => false,
         };
-        if inspect && !self.jobs.ask(Job::Container { id: told.id.clone(), image: details.image.clone() }) {
+        if inspect {
+            let created_from = details.image.clone().filter(|_| is_new);
+            asked &= self.jobs.ask(Job::Container { id: told.id.clone(), created_from });
+        }
+        if !asked {
             self.source.site.feed.complain("too many containers at once: some are recorded without details");
         }
         let Some(action) = told.action else { return };
@@ -161,7 +188,7 @@ impl<'s> Session<'s> {
             action,
             source: witness(self.daemon.runtime),
             recovered: replayed,
-            settled: !self.jobs.concern(&told.id),
+            settled: (is_new && details.image_id.is_some()) || !self.jobs.concern(&told.id),
             key: self.key(&told.id),
             exec_id: told.exec_id,
             lifetime_ms: None,
@@ -188,13 +215,34 @@ impl<'s> Session<'s> {
         true
     }
 
+    /// Takes all that an inspect tells of a new container from Docker's own files. False where they cannot be read.
+    fn read_files(&self, id: &str, details: &mut Details) -> bool {
+        let file = self.daemon.root.as_deref().and_then(|root| inspect::file_of(root, id));
+        let Some(found) = file.and_then(|file| inspect::from_files(&file)) else { return false };
+        let told = std::mem::replace(details, found.details(self.daemon.runtime));
+        // A run may have begun since.
+        details.run = told.run;
+        details.name = told.name.or(details.name.take());
+        details.image = told.image.or(details.image.take());
+        details.image_id.is_some()
+    }
+
+    /// Adds the id and digest of the image of a new container, which its files or the image's name tell; asks where nothing is known of it yet.
+    /// False if it cannot even be asked.
+    fn name_image(&mut self, id: &str, details: &mut Details) -> bool {
+        let Some(name) = details.image.clone().or(details.image_id.clone()) else { return true };
+        let reference = details.image_id.as_ref().unwrap_or(&name);
+        let Some(image) = self.daemon.known_image(reference) else { return self.jobs.ask_image(reference, id) };
+        details.image_digest = image.digest(&name);
+        details.image_id = image.id;
+        true
+    }
+
     fn on_image(&mut self, told: ImageTold) {
-        if self.replayed(told.time_ns) && self.resumed.blind_since.is_none() {
-            return;
-        }
+        self.replayed(told.time_ns);
         self.events += 1;
-        if let Some(id) = &told.id {
-            self.daemon.forget_image(id);
+        if self.daemon.forget_image(&told) && !self.jobs.ask(Job::Images) {
+            self.source.site.feed.complain("too many images at once: their names are asked for later");
         }
         if !self.jobs.ask(Job::Image(told)) {
             self.source.site.feed.reject("too many images at once");
@@ -211,6 +259,18 @@ impl<'s> Session<'s> {
             }
             Done::Container { examined: Ok(None), .. } => {}
             Done::Container { examined: Err(error), .. } => self.source.site.feed.complain(chain(&error)),
+            Done::Reference { reference, containers, found: Ok(image) } => {
+                for id in containers {
+                    let details = Box::new(image.details(self.daemon.runtime, &reference));
+                    let report = Report::Details { key: self.key(&id), witness: witness(self.daemon.runtime), details };
+                    let site = &self.source.site;
+                    site.recorder.sinks().containers.push(&site.feed, report);
+                }
+            }
+            // It is gone already; its containers tell its id.
+            Done::Reference { found: Err(SourceError::Refused { status: 404, .. }), .. } => {}
+            Done::Reference { found: Err(error), .. } | Done::Images(Err(error)) => self.source.site.feed.complain(chain(&error)),
+            Done::Images(Ok(())) => {}
             Done::Image(told, found) => {
                 let site = &self.source.site;
                 let event = ImageEvent {

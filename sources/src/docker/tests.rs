@@ -56,20 +56,21 @@ fn actions(reports: &[Report]) -> Vec<Action> {
 async fn events_details_and_the_list_all_arrive() {
     let at = soon();
     let fake = Fake::with_events(move || Answer::Open(event("create", at) + &event("die", at + 1)));
-    let details = |r: &Report| matches!(r, Report::Details { .. });
+    let details = |r: &Report| matches!(r, Report::Details { details, .. } if details.name.is_some());
     let snapshot = |r: &Report| matches!(r, Report::Snapshot(_));
     let (reports, outcome) = follow(&fake, &mut fake.source(), |r| r.len() >= 4 && r.iter().any(details) && r.iter().any(snapshot)).await;
     assert!(outcome.is_ok(), "{outcome:?}");
     assert_eq!(actions(&reports), [Action::Create, Action::Die]);
     let Report::Event(create) = &reports[0] else { panic!() };
-    assert!(!create.settled && !create.recovered, "an inspect is under way");
+    assert_eq!((create.settled, create.recovered), (create.details.image_id.is_some(), false), "its image is asked for");
     assert_eq!((&*create.key.runtime_namespace, create.time_ns), ("moby", at));
+    let mut inspected = false;
     for report in &reports {
         match report {
             Report::Event(event) if event.action == Action::Die => assert_eq!(event.details.run.exit_code, Some(3)),
             Report::Details { details, .. } => {
                 assert_eq!((details.image_id.as_deref(), details.image_digest.as_deref()), (Some("sha256:d5"), Some("sha256:99")));
-                assert_eq!(details.run.ip_addresses, ["172.17.0.2"]);
+                inspected |= details.run.ip_addresses == ["172.17.0.2"];
             }
             Report::Snapshot(snapshot) => {
                 assert_eq!((snapshot.blind_since, snapshot.containers.len()), (None, 1), "nobody looked before");
@@ -78,6 +79,7 @@ async fn events_details_and_the_list_all_arrive() {
             Report::Event(_) => {}
         }
     }
+    assert!(inspected);
     assert_eq!(fake.feed.status().state, "running");
 }
 
@@ -213,4 +215,85 @@ async fn a_broken_stream_opens_a_gap() {
     assert!(matches!(outcome, Err(SourceError::Closed { events: 1, .. } | SourceError::Broken { .. })), "{outcome:?}");
     let gaps = fake.feed.take_gaps();
     assert_eq!((gaps.len(), gaps[0].to_ns), (1, None), "it lasts");
+}
+
+fn create_of(id: &str, image: &str, at: i64) -> String {
+    event("create", at).replace("ab12", id).replace("busybox", image)
+}
+
+/// A daemon whose containers are gone when they are inspected.
+fn hasty(images: &'static str) -> Fake {
+    let at = soon();
+    Fake::new(move |path| match path {
+        path if path.contains("/events?") => Answer::Open(create_of("c0", "busybox", at)),
+        path if path.contains("/containers/c") => Answer::Raw(b"HTTP/1.1 404 No\r\nContent-Length: 2\r\n\r\n{}".to_vec()),
+        path if path.ends_with("/images/json") => Answer::Json(images.into()),
+        path => Answer::Json(usual(path).into()),
+    })
+}
+
+/// The image id and digest that were told of a container, in whichever report.
+fn image_of<'r>(reports: &'r [Report], id: &str) -> Option<(&'r str, Option<&'r str>)> {
+    reports.iter().find_map(|report| {
+        let (key, details) = match report {
+            Report::Event(event) => (&event.key, &event.details),
+            Report::Details { key, details, .. } => (key, &**details),
+            Report::Snapshot(_) => return None,
+        };
+        let image_id = details.image_id.as_deref().filter(|_| &*key.container_id == id)?;
+        Some((image_id, details.image_digest.as_deref()))
+    })
+}
+
+#[tokio::test]
+async fn a_create_has_its_image_before_any_inspect() {
+    let fake = hasty("[]");
+    let known = std::cell::Cell::new(false);
+    let (reports, outcome) = follow(&fake, &mut fake.source(), |reports| {
+        if image_of(reports, "c0").is_some() && !known.replace(true) {
+            let at = soon();
+            fake.tell((1..=20).map(|n| create_of(&format!("c{n}"), "docker.io/library/busybox:latest", at + n)).collect());
+        }
+        actions(reports).len() > 20
+    })
+    .await;
+    assert!(outcome.is_ok(), "{outcome:?}");
+    let Report::Event(first) = &reports[0] else { panic!("{reports:?}") };
+    assert!(!first.settled || first.details.image_id.is_some(), "the image is asked for");
+    assert_eq!(image_of(&reports, "c0"), Some(("sha256:d5", Some("sha256:99"))));
+    let later = reports.iter().filter_map(|r| if let Report::Event(event) = r { Some(event) } else { None }).skip(1);
+    for event in later {
+        assert!(event.settled, "{event:?}");
+        assert_eq!(event.details.image_id.as_deref(), Some("sha256:d5"));
+        assert_eq!(event.details.image_digest.as_deref(), Some("sha256:99"));
+    }
+    let asked = fake.asked.lock().unwrap().iter().filter(|path| path.contains("/images/busybox/")).count();
+    assert!(asked <= 2, "once as a reference, at most once more where the container was gone: {asked}");
+}
+
+#[tokio::test]
+async fn an_event_of_an_image_makes_its_name_be_asked_again() {
+    let fake = hasty(super::fake::IMAGES);
+    let asks = || fake.asked.lock().unwrap().iter().filter(|path| path.contains("/images/busybox/")).count();
+    let before = std::cell::Cell::new(None);
+    let (_, outcome) = follow(&fake, &mut fake.source(), |reports| {
+        if image_of(reports, "c0").is_some() && before.get().is_none() {
+            before.set(Some(asks()));
+            let pull = r#"{"Type":"image","Action":"pull","Actor":{"ID":"busybox:latest","Attributes":{}},"timeNano":7}"#;
+            fake.tell(format!("{pull}\n{}", create_of("c1", "busybox", soon())));
+        }
+        before.get().is_some_and(|before| asks() > before) && image_of(reports, "c1").is_some()
+    })
+    .await;
+    assert!(outcome.is_ok(), "{outcome:?}");
+    assert_eq!(fake.sinks.images.drain(9).len(), 1);
+}
+
+#[tokio::test]
+async fn at_the_first_look_a_clock_that_is_behind_loses_nothing() {
+    let fake = Fake::with_events(|| Answer::Open(event("create", 1_000) + &event("die", 2_000)));
+    let (reports, outcome) = follow(&fake, &mut fake.source(), |r| actions(r).len() >= 2).await;
+    assert!(outcome.is_ok(), "{outcome:?}");
+    assert!(reports.iter().all(|r| if let Report::Event(event) = r { !event.recovered } else { true }), "they are live");
+    assert!(fake.asked.lock().unwrap().iter().all(|path| !path.contains("since=")), "{:?}", fake.asked);
 }

@@ -104,3 +104,30 @@ fn a_disk_that_is_full_from_the_start_is_an_error_that_says_so() {
     let log = opened.writer.events(&THINGS.schema()).unwrap();
     append(&mut opened.writer, log, &[(5, thing("a", 1))]);
 }
+
+#[test]
+fn a_disk_that_becomes_read_only_is_an_error_until_it_is_writable_again() {
+    let Some(disk) = SmallDisk::mount() else {
+        println!("not tried: this user may not mount a file system");
+        return;
+    };
+    let remount = |how: &str| {
+        let options = format!("remount,{how}");
+        Command::new("mount").args(["-o", &options]).arg(disk.path()).status().unwrap().success()
+    };
+    let mut writer = open_again(disk.path()).writer;
+    let log = writer.events(&THINGS.schema()).unwrap();
+    write(&mut writer, log, 0).unwrap();
+    drop(writer);
+    assert!(remount("ro"));
+    let error = Writer::open(disk.path(), &crate::store::StoreOptions::default()).unwrap_err();
+    assert!(!error.is_full() && !error.is_corrupt(), "{error:?}");
+    assert!(error.to_string().contains(&*disk.path().to_string_lossy()), "{error}");
+    assert!(remount("rw"));
+    let mut opened = open_again(disk.path());
+    assert_eq!(opened.set_aside, None);
+    let log = opened.writer.events(&THINGS.schema()).unwrap();
+    write(&mut opened.writer, log, 1).unwrap();
+    let (rows, _) = seen(&Reader::open(disk.path()).unwrap(), &THINGS.schema(), &EventScan::default());
+    assert_eq!(rows.len(), 2);
+}

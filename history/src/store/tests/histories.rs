@@ -145,3 +145,71 @@ fn an_end_before_the_start_is_the_start() {
     let (rows, _) = scan(&Reader::open(dir.path()).unwrap(), &IntervalScan::default());
     assert_eq!(rows, [("a".to_owned(), EPOCH, Some(EPOCH), "p".to_owned())]);
 }
+
+#[test]
+fn rows_are_read_back_before_and_after_there_is_a_dictionary() {
+    let dir = TempDir::new().unwrap();
+    let mut writer = open_again(dir.path()).writer;
+    let log = writer.history(&STATES.schema()).unwrap();
+    let held = |n: i64| Held {
+        key: format!("{n:05}"),
+        from: EPOCH + n,
+        scope: String::new(),
+        to: None,
+        state: format!("the {}th state of a thing, which is labelled org.opencontainers.image.title={n}, as it was observed", n * n),
+    };
+    let mut all: Vec<Held> = (0..1500).map(held).collect();
+    put(&mut writer, log, &all);
+    let plain = writer.histories[log.0].log.layout;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while writer.histories[log.0].log.layout == plain {
+        writer.maintain().unwrap();
+        assert!(std::time::Instant::now() < deadline, "no dictionary is made");
+    }
+    let more: Vec<Held> = (1500..2000).map(held).collect();
+    put(&mut writer, log, &more);
+    drop(writer);
+    let mut writer = open_again(dir.path()).writer;
+    let log = writer.history(&STATES.schema()).unwrap();
+    assert_ne!(writer.histories[log.0].log.layout, plain, "it is used again");
+    let last: Vec<Held> = (2000..2100).map(held).collect();
+    put(&mut writer, log, &last);
+    all.extend(more.into_iter().chain(last));
+    let length = |condition: &str| {
+        let sql = format!("SELECT avg(length(row)) FROM thing_history_intervals WHERE {condition}");
+        writer.conn.query_row(&sql, [], |r| r.get::<_, f64>(0)).unwrap()
+    };
+    assert!(length("key >= '01500'") < length("key < '01500'") / 2.0);
+    let (rows, _) = scan(&Reader::open(dir.path()).unwrap(), &IntervalScan::default());
+    assert_eq!(rows, all.into_iter().map(|h| (h.key, h.from, h.to, h.state)).collect::<Vec<_>>());
+}
+
+#[test]
+fn intervals_from_before_the_clock_was_set_are_mapped_once_it_is() {
+    use crate::store::clock::{Clock, Reading};
+    const SECOND: i64 = 1_000_000_000;
+    let dir = TempDir::new().unwrap();
+    let mut writer = open_again(dir.path()).writer;
+    let log = writer.history(&STATES.schema()).unwrap();
+    // A boot whose clock stands in 1970 until the next transaction looks at it.
+    let unset = Reading { wall_ns: 100 * SECOND, ..Reading::take() };
+    let held = |key: &str, from, to| Held { key: key.into(), from, scope: String::new(), to, state: "p".into() };
+    writer.conn.execute("DELETE FROM clocks", []).unwrap();
+    writer.clock = Clock::resume(writer.clock.age(unset.boot_ns), &unset, &unset);
+    writer.keep_step(unset.boot_ns).unwrap();
+    let mut row = RowBuf::default();
+    row.encode(STATES.columns, &("early".to_owned(), "p".to_owned()));
+    let age = writer.clock.age(unset.boot_ns);
+    let insert = writer.histories[log.0].log.insert.clone();
+    let packed = writer.histories[log.0].packer.pack(row.after_key()).unwrap();
+    let layout = writer.histories[log.0].log.layout;
+    let values = rusqlite::params!["early", 90 * SECOND, "", None::<i64>, crate::store::intervals::OPEN, age, "", "docker", layout, packed];
+    writer.conn.execute(&insert, values).unwrap();
+
+    // The clock is set; the recorder still has the old start in mind when it ends the interval.
+    let shift = crate::now() - 100 * SECOND;
+    put(&mut writer, log, &[held("early", 90 * SECOND, Some(100 * SECOND)), held("late", crate::now(), None)]);
+    let (rows, _) = scan(&Reader::open(dir.path()).unwrap(), &IntervalScan::default());
+    assert_eq!(rows.len(), 2, "one interval, not one for each clock: {rows:?}");
+    assert!((rows[0].1 - (90 * SECOND + shift)).abs() < 2 * SECOND && rows[0].2.unwrap() - rows[0].1 == 10 * SECOND, "{rows:?}");
+}
