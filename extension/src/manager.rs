@@ -19,7 +19,7 @@ use thrift::{
 
 use crate::thrift::{
     ExtensionManagerSyncClient, ExtensionResponse, ExtensionStatus, InternalExtensionInfo, Strings, TExtensionManagerSyncClient,
-    TExtensionSyncClient, Timed,
+    TExtensionSyncClient, Timed, check_peer,
 };
 
 /// The most that osquery may answer with, in bytes.
@@ -78,6 +78,7 @@ impl Manager {
             sockopt::set_socket_timeout(&stream, sockopt::Timeout::Send, Some(self.patience))?;
             connect(&stream, &SocketAddrUnix::new(&self.socket)?)?;
             let stream = UnixStream::from(stream);
+            check_peer(&stream)?;
             let (mut reads, mut writes) = (Timed::new(stream.try_clone()?), Timed::new(stream));
             reads.allow(self.patience, MOST_BYTES);
             writes.allow(self.patience, 0);

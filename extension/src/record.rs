@@ -24,8 +24,9 @@ pub enum RecordError {
 
 /// Takes the directory's lock (an extension that records hands over), records, and ends in order on SIGTERM or SIGINT.
 pub fn run(loaded: &Loaded, state_dir: &Path) -> Result<ExitCode, RecordError> {
-    let mut stop = signals::Stop::new().map_err(RecordError::Signals)?;
+    // While it waits for the lock, a signal just ends the process: nothing is open yet.
     let lock = Lock::acquire(state_dir, Role::Record)?;
+    let mut stop = signals::Stop::new().map_err(RecordError::Signals)?;
     let recording = Recording::start(loaded, state_dir)?;
     tracing::info!(state_dir = %state_dir.display(), "recording");
     stop.wait();

@@ -22,11 +22,11 @@ pub enum RecordingError {
     Sources(#[source] io::Error),
 }
 
-/// Recording, until it is stopped.
+/// Recording, until it is stopped or dropped: it never outlives the lock that its caller holds.
 #[derive(Debug)]
 pub(crate) struct Recording {
-    recorder: Recorder,
-    sources: Sources,
+    sources: Option<Sources>,
+    recorder: Option<Recorder>,
 }
 
 impl Recording {
@@ -46,14 +46,30 @@ impl Recording {
         let recorder = Recorder::start(declarations, options)
             .map_err(|reason| RecordingError::Recorder { dir: state_dir.display().to_string(), reason })?;
         report(loaded, &recorder);
-        let sources = mayfly_sources::start(loaded.config.sources(), recorder.handle()).map_err(RecordingError::Sources)?;
-        Ok(Self { recorder, sources })
+        let handle = recorder.handle();
+        let mut recording = Self { sources: None, recorder: Some(recorder) };
+        recording.sources = Some(mayfly_sources::start(loaded.config.sources(), handle).map_err(RecordingError::Sources)?);
+        Ok(recording)
     }
 
     /// Stops the sources, writes what waits, closes the store.
-    pub(crate) fn stop(self) -> Result<(), RecorderError> {
-        self.sources.stop();
-        self.recorder.stop()
+    pub(crate) fn stop(mut self) -> Result<(), RecorderError> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), RecorderError> {
+        if let Some(sources) = self.sources.take() {
+            sources.stop();
+        }
+        self.recorder.take().map_or(Ok(()), Recorder::stop)
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            tracing::error!(error = chain(&error), "cannot close the history in order");
+        }
     }
 }
 

@@ -138,11 +138,11 @@ impl Delivery {
                 page.add_gap(key.table, key.query, lost.from_ns, lost.to_ns)?;
             }
             if decision.verdict == Verdict::GivenUp {
-                tracing::debug!(
+                tracing::warn!(
                     query = key.query,
                     table = key.table,
                     given_up = decision.cursor.given_up,
-                    "moved on: no result after {OFFERS} runs"
+                    "moved on: osquery took no row in {OFFERS} runs; does the query fail, or its WHERE match nothing?"
                 );
             }
             page.keep_cursor(key, &decision.cursor)?;

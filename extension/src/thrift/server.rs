@@ -17,9 +17,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::{net::sockopt::socket_peercred, process::geteuid};
-
-use super::connection::{Phase, Service, converse};
+use super::{
+    connection::{Phase, Service, converse},
+    stream::check_peer,
+};
 
 /// What a peer may take.
 #[derive(Clone, Copy, Debug)]
@@ -140,10 +141,8 @@ fn accept(shared: &Arc<Shared>) {
 }
 
 fn admit(shared: &Arc<Shared>, stream: UnixStream) {
-    match socket_peercred(&stream) {
-        Ok(peer) if peer.uid.is_root() || peer.uid == geteuid() => {}
-        Ok(peer) => return tracing::warn!(uid = peer.uid.as_raw(), "refused a connection: neither root nor our user"),
-        Err(error) => return tracing::warn!(%error, "refused a connection: the kernel does not tell whose it is"),
+    if let Err(error) = check_peer(&stream) {
+        return tracing::warn!(%error, "refused a connection");
     }
     let Some(guest) = shared.enlist(&stream) else {
         return tracing::warn!(limit = shared.limits.connections, "refused a connection: all others are being answered");

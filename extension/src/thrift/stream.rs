@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::{net::sockopt::socket_peercred, process::geteuid};
+
 /// Reads and writes of one message, bounded in time and in bytes.
 #[derive(Debug)]
 pub(crate) struct Timed {
@@ -32,6 +34,16 @@ impl Timed {
             left => Ok(left),
         }
     }
+}
+
+/// Whether root, or our own user, is at the other end; nobody else may ask us or pass for osquery.
+pub(crate) fn check_peer(stream: &UnixStream) -> io::Result<()> {
+    let peer = socket_peercred(stream)?;
+    if peer.uid.is_root() || peer.uid == geteuid() {
+        return Ok(());
+    }
+    let why = format!("the peer is uid {}, neither root nor our user", peer.uid.as_raw());
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
 }
 
 /// A socket's own timeout reads as "would block"; say what it was.

@@ -7,14 +7,14 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
 use rustix::{
-    fs::{FlockOperation, flock, inotify},
+    fs::{FlockOperation, OFlags, flock, inotify},
     io::Errno,
 };
 
@@ -50,6 +50,9 @@ pub enum LockError {
         #[source]
         reason: io::Error,
     },
+    /// Somebody else could plant files there.
+    #[error("{} is writable for others than its owner, or not ours; chown it to this user and chmod it 0700", dir.display())]
+    Unsafe { dir: PathBuf },
     #[error("cannot lock {}", path.display())]
     Lock {
         path: PathBuf,
@@ -83,6 +86,7 @@ impl Lock {
     /// [`LockError::Taken`] if a second `record` is asked for; the others if the directory cannot be used.
     pub fn acquire(dir: &Path, role: Role) -> Result<Self, LockError> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|reason| LockError::Directory { dir: dir.into(), reason })?;
+        check_owner(dir)?;
         let claim = match role {
             Role::Record => Some(claim(dir)?),
             Role::Extension => {
@@ -155,9 +159,17 @@ fn claim(dir: &Path) -> Result<File, LockError> {
     Ok(file)
 }
 
+fn check_owner(dir: &Path) -> Result<(), LockError> {
+    let found = fs::metadata(dir).map_err(|reason| LockError::Directory { dir: dir.into(), reason })?;
+    let ours = found.uid() == rustix::process::geteuid().as_raw();
+    if ours && found.mode() & 0o022 == 0 { Ok(()) } else { Err(LockError::Unsafe { dir: dir.into() }) }
+}
+
 fn open(path: &Path) -> Result<File, LockError> {
     let fail = |reason| LockError::Lock { path: path.into(), reason };
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(fail)
+    let mut how = OpenOptions::new();
+    how.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    how.open(path).map_err(fail)
 }
 
 fn wait(file: &File, path: &Path, operation: FlockOperation) -> Result<(), LockError> {
@@ -222,6 +234,17 @@ mod tests {
         assert!(again.recv_timeout(Duration::from_millis(50)).is_err(), "not while record lives");
         drop(record);
         again.recv_timeout(DEADLINE).expect("the extension takes over");
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(Lock::acquire(dir.path(), Role::Record), Err(LockError::Unsafe { .. })));
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        std::os::unix::fs::symlink("/dev/null", dir.path().join(CLAIM)).unwrap();
+        assert!(matches!(Lock::acquire(dir.path(), Role::Record), Err(LockError::Lock { .. })), "a link is not followed");
     }
 
     #[test]

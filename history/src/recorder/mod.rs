@@ -130,6 +130,22 @@ impl Shared {
     }
 }
 
+/// Runs a thread without which the process would be blind; if it panics, the process ends, so that whoever supervises it starts
+/// another: a process that holds the lock and records nothing would be worse.
+fn alive<T>(work: impl FnOnce() -> T) -> T {
+    struct Guard;
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            if thread::panicking() {
+                tracing::error!("the recorder failed in a way that it cannot survive; ending the process");
+                std::process::abort();
+            }
+        }
+    }
+    let _guard = Guard;
+    work()
+}
+
 impl Recorder {
     /// Opens the store and begins to record. The caller holds the state directory's lock.
     ///
@@ -156,7 +172,7 @@ impl Recorder {
         let sinks = Sinks { containers: Sink::new(CONTAINER_RING, bell.clone()), images: Sink::new(IMAGE_RING, bell) };
         let beginning = worker::Beginning { dir, store, declarations, redaction, notes, writer: opened.writer, kept, blind_since };
         let worker = worker::Worker::begin(beginning, shared.clone(), sinks.clone());
-        let thread = thread::Builder::new().name("recorder".into()).spawn(move || worker.run()).map_err(RecorderError::Thread)?;
+        let thread = thread::Builder::new().name("recorder".into()).spawn(move || alive(|| worker.run())).map_err(RecorderError::Thread)?;
         Ok(Self { handle: Handle { sinks, shared }, thread })
     }
 
