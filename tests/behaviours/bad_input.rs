@@ -9,14 +9,14 @@ use std::{
     time::Duration,
 };
 
-use mayfly_tests::{IMAGE, Lifecycle, Mayfly, Result, report, run, until};
+use mayfly_tests::{
+    IMAGE, Lifecycle, Mayfly, Result,
+    fake::{Fake, begin, empty, event, now},
+    report, run, until,
+};
 use serde_json::json;
 
-use crate::{
-    docker,
-    fake::{Fake, begin, empty, event, now},
-    turn,
-};
+use crate::{docker, turn};
 
 /// Waits until a source is in `state` and its error and hint name `words`.
 fn wait_for_words(mayfly: &Mayfly, state: &str, words: &[&str]) -> Result<String> {

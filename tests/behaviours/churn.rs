@@ -32,7 +32,7 @@ fn docker_records_every_container_whole() -> Result<()> {
     let _turn = turn();
     let docker = docker()?;
     let mut list = docker.cli();
-    list.args(["ps", "--all", "--format", "{{.Names}}"]);
+    list.args(["ps", "--all", "--format", "{{.Names}} {{.Status}}"]);
     check(Load {
         runtime: "docker",
         endpoint: docker.endpoint(),
@@ -78,7 +78,7 @@ fn podman_records_every_container_whole() -> Result<()> {
     let _turn = turn();
     let podman = Podman::start()?;
     let mut list = podman.cli();
-    list.args(["ps", "--all", "--format", "{{.Names}}"]);
+    list.args(["ps", "--all", "--format", "{{.Names}} {{.Status}}"]);
     check(Load {
         runtime: "podman",
         endpoint: podman.endpoint(),
@@ -117,7 +117,8 @@ fn check(load: Load<'_>) -> Result<()> {
         exits(&mut (load.run)(&format!("job-{n}"), command), code)
     })?;
     mayfly.wait_for_count(&format!("SELECT count(*) AS n FROM container_lifecycle_events WHERE action = 'destroy' AND {JOB}"), runs)?;
-    let polled = poller.stop().iter().filter(|name| name.starts_with("job-")).count();
+    let polled: BTreeMap<_, _> = poller.stop().into_iter().filter(|(name, _)| name.starts_with("job-")).collect();
+    let ends = polled.values().filter(|status| status.starts_with("Exited")).count();
 
     let containers = by_name(Lifecycle::all(&mayfly)?);
     let mut verdict = Verdict::default();
@@ -136,7 +137,8 @@ fn check(load: Load<'_>) -> Result<()> {
         f64::from(u32::try_from(runs)?) / took.as_secs_f64()
     ));
     report(&format!(
-        "  polling each second saw {polled}; Mayfly recorded {}, {with_pid} starts with pid, {with_address} with address",
+        "  polling each second saw {}, and how they ended of {ends}; Mayfly recorded {}, {with_pid} starts with pid, {with_address} with address",
+        polled.len(),
         of(&|_| true)
     ));
     report_latency(watch);

@@ -2,10 +2,10 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
-use mayfly_tests::{IMAGE, Mayfly, Result, run, until};
+use mayfly_tests::{IMAGE, Mayfly, Result, fake, run, until};
 use serde_json::json;
 
-use crate::{docker, fake, turn};
+use crate::{docker, turn};
 
 /// The socket's folder is not even there when the recorder starts.
 #[test]

@@ -9,7 +9,7 @@ mod containerd_restart;
 mod crash;
 mod discovery;
 mod docker_restart;
-mod fake;
+
 mod idle;
 mod manager;
 mod osquery;

@@ -2,12 +2,15 @@
 
 use std::{collections::BTreeSet, io::Write, process::Command, time::Duration};
 
-use mayfly_tests::{IMAGE, Mayfly, Result, report, run, tool, until};
+use mayfly_tests::{
+    IMAGE, Mayfly, Result,
+    fake::{Fake, begin, empty, event, now},
+    report, run, tool, until,
+};
 use serde_json::{Map, Value, json};
 
 use crate::{
     docker,
-    fake::{Fake, begin, empty, event, now},
     manager::{Extension, Manager},
     turn,
 };

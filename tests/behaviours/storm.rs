@@ -6,14 +6,14 @@ use std::{
     thread,
 };
 
-use mayfly_tests::{IMAGE, Lifecycle, Mayfly, Result, Verdict, by_name, churn, report, run};
+use mayfly_tests::{
+    IMAGE, Lifecycle, Mayfly, Result, Verdict, by_name, churn,
+    fake::{Fake, begin, empty, event, now},
+    report, run,
+};
 use serde_json::json;
 
-use crate::{
-    amount, docker,
-    fake::{Fake, begin, empty, event, now},
-    turn,
-};
+use crate::{amount, docker, turn};
 
 /// Health checks and exec loops, as a runtime really delivers them.
 #[test]

@@ -3,11 +3,13 @@
 mod churn;
 mod command;
 pub mod daemon;
+pub mod fake;
 mod image;
 mod lifecycle;
 mod mayfly;
 mod poll;
 mod report;
+mod usage;
 mod verdict;
 mod wait;
 
@@ -18,6 +20,7 @@ pub use lifecycle::{Lifecycle, by_name, percentile};
 pub use mayfly::{Mayfly, Recording, Row, Watch};
 pub use poll::Poller;
 pub use report::report;
+pub use usage::{Usage, usage};
 pub use verdict::Verdict;
 pub use wait::until;
 

@@ -1,7 +1,7 @@
 //! What there was before: asking the runtime once a second which containers it has, stopped ones included.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     process::Command,
     sync::mpsc,
     thread::{self, JoinHandle},
@@ -14,18 +14,19 @@ use crate::command::run;
 #[derive(Debug)]
 pub struct Poller {
     stop: mpsc::Sender<()>,
-    thread: JoinHandle<BTreeSet<String>>,
+    thread: JoinHandle<BTreeMap<String, String>>,
 }
 
 impl Poller {
-    /// Runs `list`, which prints the names of the present containers, once each `interval`.
+    /// Runs `list`, which prints a line for each present container, its name and what is known of it, once each `interval`.
     pub fn start(mut list: Command, interval: Duration) -> Self {
         let (stop, stopped) = mpsc::channel();
         let thread = thread::spawn(move || {
-            let mut seen = BTreeSet::new();
+            let mut seen = BTreeMap::new();
             while stopped.recv_timeout(interval) == Err(mpsc::RecvTimeoutError::Timeout) {
-                if let Ok(names) = run(&mut list) {
-                    seen.extend(names.split_whitespace().map(str::to_owned));
+                for line in run(&mut list).unwrap_or_default().lines() {
+                    let (name, known) = line.split_once(' ').unwrap_or((line, ""));
+                    seen.insert(name.to_owned(), known.to_owned());
                 }
             }
             seen
@@ -33,8 +34,8 @@ impl Poller {
         Self { stop, thread }
     }
 
-    /// All that it ever saw.
-    pub fn stop(self) -> BTreeSet<String> {
+    /// All that it ever saw: names, and what it knew last.
+    pub fn stop(self) -> BTreeMap<String, String> {
         drop(self.stop);
         self.thread.join().unwrap_or_default()
     }

@@ -3,6 +3,6 @@
 use crate::process::{self, Result, cargo};
 
 pub(crate) fn run(containers: usize) -> Result {
-    process::run(&mut cargo(&["build", "--release", "--package", "mayfly", "--package", "mayfly-tests"]))?;
-    process::run(&mut cargo(&["run", "--release", "--quiet", "--package", "mayfly-tests", "--bin", "demo", "--", &containers.to_string()]))
+    process::run(&mut cargo(&["build", "--package", "mayfly", "--package", "mayfly-tests"]))?;
+    process::run(&mut cargo(&["run", "--quiet", "--package", "mayfly-tests", "--bin", "demo", "--", &containers.to_string()]))
 }

@@ -28,7 +28,7 @@ fn demonstrate() -> Result<()> {
     let mayfly = Mayfly::following("docker", &docker.endpoint())?;
     let recording = mayfly.record()?;
     let mut list = docker.cli();
-    list.args(["ps", "--all", "--format", "{{.Names}}"]);
+    list.args(["ps", "--all", "--format", "{{.Names}} {{.Status}}"]);
     let poller = Poller::start(list, Duration::from_secs(1));
 
     writeln!(out, "Running {runs} containers by 4 workers; a poller asks `docker ps --all` each second.\n")?;
@@ -37,17 +37,24 @@ fn demonstrate() -> Result<()> {
     let polled = poller.stop();
 
     let containers = by_name(Lifecycle::all(&mayfly)?);
-    writeln!(out, "{:<10} {:>6}   {:<48} polling each second", "container", "lived", "Mayfly recorded")?;
+    writeln!(out, "{:<10} {:>6}   {:<44} polling each second", "container", "lived", "Mayfly recorded")?;
     for n in 0..runs {
         let name = format!("job-{n}");
-        let seen = if polled.contains(&name) { "seen" } else { "-" };
+        let seen = polled.get(&name).map_or("-", String::as_str);
         let (lived, known) = containers.get(&name).map_or_else(|| ("?".into(), "-".into()), |events| story(events));
-        writeln!(out, "{name:<10} {lived:>6}   {known:<48} {seen}")?;
+        writeln!(out, "{name:<10} {lived:>6}   {known:<44} {seen}")?;
     }
-    let recorded = (0..runs).filter(|n| containers.contains_key(&format!("job-{n}"))).count();
-    let polled = polled.iter().filter(|name| name.starts_with("job-")).count();
+    let whole = |events: &Vec<Lifecycle>| events.iter().any(|e| e.number("exit_code").is_some() && e.text("ip_addresses").len() > 2);
+    let recorded = containers.values().filter(|events| whole(events)).count();
+    let ends = polled.values().filter(|status| status.starts_with("Exited")).count();
     let bold = if out.is_terminal() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
-    writeln!(out, "\n{}Mayfly recorded {recorded} of {runs} containers, polling saw {polled}{} (in {took:.1?}).", bold.0, bold.1)?;
+    let polled = polled.len();
+    writeln!(
+        out,
+        "\n{}Mayfly recorded {recorded} of {runs} containers{}, each with its exit code and address, in {took:.1?}.",
+        bold.0, bold.1
+    )?;
+    writeln!(out, "{}Polling saw {polled}{}, and how they ended of {ends}.", bold.0, bold.1)?;
 
     let sql = "SELECT action, name, image, pid, exit_code, lifetime_ms, ip_addresses FROM container_lifecycle_events \
                WHERE action IN ('start', 'die') ORDER BY eid LIMIT 6";

@@ -10,15 +10,15 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use mayfly_tests::Result;
+use crate::Result;
 use tempfile::TempDir;
 
 /// Answers one request: the path (with its query) and the connection to write to, which is closed afterwards.
-pub(crate) trait Answer: Fn(&str, &mut UnixStream) -> std::io::Result<()> + Send + Sync + 'static {}
+pub trait Answer: Fn(&str, &mut UnixStream) -> std::io::Result<()> + Send + Sync + 'static {}
 impl<F: Fn(&str, &mut UnixStream) -> std::io::Result<()> + Send + Sync + 'static> Answer for F {}
 
 /// Listens until the test process ends.
-pub(crate) struct Fake {
+pub struct Fake {
     dir: TempDir,
 }
 
@@ -29,19 +29,19 @@ impl fmt::Debug for Fake {
 }
 
 impl Fake {
-    pub(crate) fn start(answer: impl Answer) -> Result<Self> {
+    pub fn start(answer: impl Answer) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("mayfly-fake-").tempdir_in("/tmp")?;
         listen(&dir.path().join("docker.sock"), Arc::new(answer))?;
         Ok(Self { dir })
     }
 
-    pub(crate) fn endpoint(&self) -> String {
+    pub fn endpoint(&self) -> String {
         format!("unix://{}", self.dir.path().join("docker.sock").display())
     }
 }
 
 /// Listens at `socket` until the test process ends.
-pub(crate) fn listen(socket: &Path, answer: Arc<impl Answer>) -> Result<()> {
+pub fn listen(socket: &Path, answer: Arc<impl Answer>) -> Result<()> {
     let listener = UnixListener::bind(socket)?;
     thread::spawn(move || {
         for stream in listener.incoming().map_while(std::result::Result::ok) {
@@ -63,7 +63,7 @@ fn serve(stream: &UnixStream, answer: &impl Answer) -> std::io::Result<()> {
 }
 
 /// Writes a whole JSON answer.
-pub(crate) fn json(stream: &mut UnixStream, body: &str) -> std::io::Result<()> {
+pub fn json(stream: &mut UnixStream, body: &str) -> std::io::Result<()> {
     let length = body.len();
     write!(
         stream,
@@ -72,12 +72,12 @@ pub(crate) fn json(stream: &mut UnixStream, body: &str) -> std::io::Result<()> {
 }
 
 /// Begins an answer that goes on until the connection ends.
-pub(crate) fn begin(stream: &mut UnixStream) -> std::io::Result<()> {
+pub fn begin(stream: &mut UnixStream) -> std::io::Result<()> {
     stream.write_all(b"HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n")
 }
 
 /// What a daemon without containers answers to everything but `/events`.
-pub(crate) fn empty(path: &str, stream: &mut UnixStream) -> std::io::Result<()> {
+pub fn empty(path: &str, stream: &mut UnixStream) -> std::io::Result<()> {
     match path.trim_start_matches("/v1.41").split('?').next().unwrap_or_default() {
         "/containers/json" | "/images/json" => json(stream, "[]"),
         "/version" => json(stream, r#"{"Version":"20.10.24","ApiVersion":"1.41","MinAPIVersion":"1.12"}"#),
@@ -95,13 +95,13 @@ pub(crate) fn empty(path: &str, stream: &mut UnixStream) -> std::io::Result<()> 
 }
 
 /// The time, in UNIX nanoseconds.
-pub(crate) fn now() -> i64 {
+pub fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// One event of Docker's stream.
-pub(crate) fn event(action: &str, id: &str, time_ns: i64, attributes: &serde_json::Value) -> String {
+pub fn event(action: &str, id: &str, time_ns: i64, attributes: &serde_json::Value) -> String {
     let seconds = time_ns / 1_000_000_000;
     let actor = serde_json::json!({ "ID": id, "Attributes": attributes });
     let event = serde_json::json!({
