@@ -37,12 +37,12 @@ fn demonstrate() -> Result<()> {
     let polled = poller.stop();
 
     let containers = by_name(Lifecycle::all(&mayfly)?);
-    writeln!(out, "{:<10} {:>6}   {:<44} polling each second", "container", "lived", "Mayfly recorded")?;
+    writeln!(out, "{:<10} {:>7}   {:<44} polling each second", "container", "lived", "Mayfly recorded")?;
     for n in 0..runs {
         let name = format!("job-{n}");
         let seen = polled.get(&name).map_or("-", String::as_str);
         let (lived, known) = containers.get(&name).map_or_else(|| ("?".into(), "-".into()), |events| story(events));
-        writeln!(out, "{name:<10} {lived:>6}   {known:<44} {seen}")?;
+        writeln!(out, "{name:<10} {lived:>7}   {known:<44} {seen}")?;
     }
     let whole = |events: &Vec<Lifecycle>| events.iter().any(|e| e.number("exit_code").is_some() && e.text("ip_addresses").len() > 2);
     let recorded = containers.values().filter(|events| whole(events)).count();
