@@ -11,6 +11,10 @@ use std::{
 use inotify::{EventMask, Inotify, WatchMask};
 use mayfly_history::{Cell, Eid, TableKind, TableSchema, store::Reader};
 use mayfly_tables::{Query, Rows, TABLES, Table, TableError};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
 
 use crate::output::escaped;
 
@@ -50,11 +54,17 @@ pub fn run(names: &[String], json: bool, state_dir: &Path) -> Result<ExitCode, W
         let _ = writeln!(io::stderr(), "watching {} (ctrl-c ends)", tables.iter().map(|t| t.schema().name).collect::<Vec<_>>().join(", "));
     }
     let mut buffer = [0; 4096];
+    let mut settled = true;
     loop {
-        match changed(inotify.read_events_blocking(&mut buffer).map_err(watch_error)?) {
-            Change::None => continue,
-            Change::Written => {}
-            Change::Replaced => reader = Reader::open(state_dir)?,
+        if settled || more(&inotify, SETTLES).map_err(watch_error)? {
+            match changed(inotify.read_events_blocking(&mut buffer).map_err(watch_error)?) {
+                Change::None => continue,
+                Change::Written => {}
+                Change::Replaced => reader = Reader::open(state_dir)?,
+            }
+            settled = false;
+        } else {
+            settled = true;
         }
         for table in &tables {
             let after = seen.get(table.schema().name).copied().flatten();
@@ -68,6 +78,19 @@ pub fn run(names: &[String], json: bool, state_dir: &Path) -> Result<ExitCode, W
             Some(error) => return Err(WatchError::Print(error)),
             None => {}
         }
+    }
+}
+
+/// A commit shows to readers a moment after its bytes are in the log, and nothing tells when: look once more after this.
+const SETTLES: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+
+/// Whether the files change again within `patience`.
+fn more(inotify: &Inotify, patience: Timespec) -> io::Result<bool> {
+    let mut waiting = [PollFd::new(inotify, PollFlags::IN)];
+    match poll(&mut waiting, Some(&patience)) {
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
