@@ -9,7 +9,11 @@ use std::{
     collections::BTreeSet,
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::AtomicBool,
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -28,9 +32,11 @@ use desk::Desk;
 pub const NAME: &str = "mayfly";
 
 /// How long a call to osquery may take when it is not in the middle of something.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long saying goodbye may take: osquery may be ending, too.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// How long ending may take: an osquery that hangs may hold us in the middle of a call.
+const LONGEST_END: Duration = Duration::from_secs(9);
 /// Polls in a row that osquery may leave unanswered before it counts as gone.
 const UNANSWERED: u32 = 3;
 /// The longest pause between two attempts to register.
@@ -66,7 +72,8 @@ impl fmt::Debug for ServeOptions {
 pub struct Extension {
     signal: Arc<Signal>,
     delivery: Arc<Delivery>,
-    keeper: Option<JoinHandle<()>>,
+    /// The keeper's thread, and a channel that is closed when it ends.
+    keeper: Option<(JoinHandle<()>, Receiver<()>)>,
 }
 
 impl Extension {
@@ -75,8 +82,12 @@ impl Extension {
         let signal = Arc::new(Signal::default());
         let delivery = Arc::new(Delivery::new(&options.state_dir, options.delivery.clone()));
         let keeper = Keeper { options: Arc::new(options), signal: Arc::clone(&signal), delivery: Arc::clone(&delivery) };
-        let keeper = thread::Builder::new().name("osquery".into()).spawn(move || keeper.keep())?;
-        Ok(Self { signal, delivery, keeper: Some(keeper) })
+        let (end, ended) = mpsc::channel();
+        let keeper = thread::Builder::new().name("osquery".into()).spawn(move || {
+            let _end: Sender<()> = end;
+            keeper.keep();
+        })?;
+        Ok(Self { signal, delivery, keeper: Some((keeper, ended)) })
     }
 
     /// What was delivered, and what expired before it could be.
@@ -91,7 +102,9 @@ impl Extension {
 
     fn end(&mut self) {
         self.signal.stop();
-        if let Some(keeper) = self.keeper.take() {
+        if let Some((keeper, ended)) = self.keeper.take()
+            && ended.recv_timeout(LONGEST_END) == Err(RecvTimeoutError::Disconnected)
+        {
             let _ = keeper.join();
         }
     }

@@ -6,3 +6,4 @@ mod delivery;
 mod garbage;
 mod peer;
 mod registration;
+mod rows;
