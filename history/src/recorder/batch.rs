@@ -293,6 +293,6 @@ fn subject_key(key: &ContainerKey) -> String {
 fn count_stored(stored: &[(Feed, Nanos)]) {
     let now_ns = now();
     for (feed, time_ns) in stored {
-        feed.count_stored(*time_ns, (now_ns - time_ns).max(0) / 1_000_000);
+        feed.count_stored(*time_ns, now_ns.saturating_sub(*time_ns).max(0) / 1_000_000);
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     container::{ContainerKey, Details, Report},
     image::ImageEvent,
     redact::Redaction,
+    time::Nanos,
 };
 
 const LONGEST_ID: usize = 128;
@@ -15,33 +16,48 @@ const LONGEST_NAME: usize = 4096;
 const MOST_ENTRIES: usize = 1024;
 const MOST_ADDRESSES: usize = 64;
 
-pub(super) fn report(report: &mut Report, redaction: &Redaction) {
+/// How far ahead of ours the clock of whoever tells of an event may be, in nanoseconds.
+const MOST_AHEAD: Nanos = 2_000_000_000;
+
+/// `now_ns`: when the report was taken. What is told of a time that is still to come is not believed.
+pub(super) fn report(report: &mut Report, redaction: &Redaction, now_ns: Nanos) {
     match report {
         Report::Event(event) => {
+            if let Some(told) = bound_time(&mut event.time_ns, now_ns) {
+                event.attributes.insert("reported_time_ns".to_owned(), told.to_string());
+            }
             bound_key(&mut event.key);
             bound_option(&mut event.exec_id, LONGEST_ID);
             clean_map(&mut event.attributes, redaction);
-            clean_details(&mut event.details, redaction);
+            clean_details(&mut event.details, redaction, now_ns);
         }
         Report::Details { key, details, .. } => {
             bound_key(key);
-            clean_details(details, redaction);
+            clean_details(details, redaction, now_ns);
         }
         Report::Snapshot(snapshot) => {
             for (key, _, details) in &mut snapshot.containers {
                 bound_key(key);
-                clean_details(details, redaction);
+                clean_details(details, redaction, now_ns);
             }
         }
     }
 }
 
-pub(super) fn image(event: &mut ImageEvent) {
+pub(super) fn image(event: &mut ImageEvent, now_ns: Nanos) {
+    bound_time(&mut event.time_ns, now_ns);
     for text in [&mut event.image, &mut event.image_id, &mut event.image_digest] {
         bound_option(text, LONGEST_NAME);
     }
     bound(&mut event.runtime_namespace, LONGEST_ID);
     bound(&mut event.endpoint, LONGEST_NAME);
+}
+
+/// Returns what was told, where it cannot be.
+fn bound_time(time_ns: &mut Nanos, now_ns: Nanos) -> Option<Nanos> {
+    let told = *time_ns;
+    *time_ns = told.clamp(0, now_ns.saturating_add(MOST_AHEAD).max(0));
+    (*time_ns != told).then_some(told)
 }
 
 fn bound_key(key: &mut ContainerKey) {
@@ -52,10 +68,28 @@ fn bound_key(key: &mut ContainerKey) {
     }
 }
 
-fn clean_details(details: &mut Details, redaction: &Redaction) {
+fn clean_details(details: &mut Details, redaction: &Redaction, now_ns: Nanos) {
     let Details {
-        name, image, image_id, image_digest, command, user, hostname, network_mode, labels, mounts, ports, sandbox_id, run, ..
+        name,
+        image,
+        image_id,
+        image_digest,
+        command,
+        user,
+        hostname,
+        network_mode,
+        labels,
+        mounts,
+        ports,
+        sandbox_id,
+        created_ns,
+        run,
+        ..
     } = details;
+    // Events are recovered from these times. To move one would make it another at each look, so it is dropped.
+    for time_ns in [created_ns, &mut run.started_ns, &mut run.finished_ns] {
+        *time_ns = time_ns.filter(|t| *t <= now_ns.saturating_add(MOST_AHEAD));
+    }
     for text in [name, image, image_id, image_digest, user, hostname, network_mode, sandbox_id] {
         bound_option(text, LONGEST_NAME);
     }
@@ -136,6 +170,10 @@ fn bound_option(text: &mut Option<String>, most: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        container::{Action, Witness},
+        recorder::tests::{docker, event},
+    };
 
     fn labels(entries: impl IntoIterator<Item = (String, String)>) -> BTreeMap<String, String> {
         let mut map = entries.into_iter().collect();
@@ -160,6 +198,24 @@ mod tests {
         ] {
             assert!(serde_json::to_string(&map).unwrap().len() <= MAX_CELL);
         }
+    }
+
+    #[test]
+    fn a_time_that_cannot_be_is_bounded_and_what_was_told_is_kept() {
+        let now_ns = 1_700_000_000_000_000_000;
+        for (told, kept) in [(Nanos::MAX, now_ns + MOST_AHEAD), (Nanos::MIN, 0), (now_ns + 1, now_ns + 1), (7, 7)] {
+            let mut event = event(&docker("c1"), Witness::Docker, Action::Start, told);
+            event.details.run.started_ns = Some(told);
+            let mut report = Report::Event(Box::new(event));
+            super::report(&mut report, &Redaction::default(), now_ns);
+            let Report::Event(event) = report else { panic!("it was an event") };
+            let said = event.attributes.get("reported_time_ns").map(|t| t.parse().unwrap());
+            assert_eq!((event.time_ns, said), (kept, (told != kept).then_some(told)));
+            assert_eq!(event.details.run.started_ns.is_some(), told <= kept);
+        }
+        let mut pull = ImageEvent { time_ns: Nanos::MAX, ..ImageEvent::default() };
+        image(&mut pull, now_ns);
+        assert_eq!(pull.time_ns, now_ns + MOST_AHEAD);
     }
 
     #[test]

@@ -95,7 +95,7 @@ fn join<'s>(groups: &mut Vec<Group<'s>>, sighting: &'s Sighting) {
     let is_same = |g: &Group<'_>| !g.has(sighting) && pid.is_some_and(|p| g.pids().any(|other| other == p));
     let may_be = |g: &Group<'_>| {
         let is_other = pid.is_some_and(|p| g.pids().any(|other| other != p));
-        let is_near = g.first_ns().is_some_and(|first| sighting.mark.time_ns - first <= TOLERANCE);
+        let is_near = g.first_ns().is_some_and(|first| sighting.mark.time_ns.saturating_sub(first) <= TOLERANCE);
         !g.has(sighting) && !is_other && is_near
     };
     let at = groups.iter().rposition(is_same).or_else(|| groups.iter().rposition(may_be));

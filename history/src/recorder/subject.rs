@@ -273,7 +273,7 @@ impl Subject {
                 let drop = excess > 0 && is_noise(s.mark.action);
                 if drop {
                     excess -= 1;
-                    *floor = (*floor).max(Some(s.mark.time_ns + 1));
+                    *floor = (*floor).max(Some(s.mark.time_ns.saturating_add(1)));
                 }
                 !drop
             });

@@ -33,6 +33,8 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const STATUS: Duration = Duration::from_secs(1);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How often the last batch is offered to the store.
+const LAST_ATTEMPTS: usize = 3;
 
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -175,10 +177,16 @@ impl Worker {
     fn finish(mut self, moment: Moment) -> Result<(), RecorderError> {
         self.ledger.flush(moment);
         self.collect();
-        self.note_status(moment);
-        self.commit();
+        // A store that had to be replaced has taken nothing yet, and one that recovered has a gap to tell of.
+        for _ in 0..LAST_ATTEMPTS {
+            self.note_status(moment);
+            self.commit();
+        }
         if let Some(failing) = self.failing {
             return Err(RecorderError::Unwritten(failing.error));
+        }
+        if !self.batch.is_empty() {
+            return Err(RecorderError::Unwritten("the store was damaged again and again".to_owned()));
         }
         if let Some((writer, _)) = &mut self.writer {
             writer.heartbeat()?;
@@ -199,7 +207,7 @@ impl Worker {
         let images = self.sinks.images.drain(MOST_AT_ONCE);
         let taken = containers.len().max(images.len());
         for mut received in containers {
-            clean::report(&mut received.item, &self.redaction);
+            clean::report(&mut received.item, &self.redaction, moment.wall_ns);
             let cursor = received.cursor.take().map(|cursor| (received.feed.stream(), cursor));
             self.ledger.take(received, moment);
             if let Some((stream, cursor)) = cursor {
@@ -207,13 +215,13 @@ impl Worker {
             }
         }
         for Excess { first: mut report, events } in self.sinks.containers.take_excesses() {
-            clean::report(&mut report, &self.redaction);
+            clean::report(&mut report, &self.redaction, moment.wall_ns);
             if let Report::Event(event) = report {
                 self.ledger.note_shed(&event.key, events, moment);
             }
         }
         for mut received in images {
-            clean::image(&mut received.item);
+            clean::image(&mut received.item, moment.wall_ns);
             if let Some(cursor) = received.cursor {
                 self.batch.set_cursor(received.feed.stream(), cursor);
             }
@@ -250,7 +258,6 @@ impl Worker {
         for feed in self.shared.feeds() {
             feed.take_gaps().into_iter().for_each(|gap| self.gaps.put(gap));
         }
-        self.batch.gaps = self.gaps.changed();
     }
 
     fn note_in_directory(&mut self, key: &ContainerKey) {
@@ -284,7 +291,6 @@ impl Worker {
                 });
             }
         }
-        self.batch.gaps = self.gaps.changed();
         self.status_ns = moment.wall_ns;
         let statuses: Vec<_> = feeds.iter().map(Feed::status).collect();
         if statuses != self.statuses {
@@ -301,15 +307,12 @@ impl Worker {
 
     /// Writes the batch. A store that fails is tried again later; the thread lives on.
     fn commit(&mut self) {
+        self.batch.gaps = self.gaps.changed();
         if self.batch.is_empty() && self.failing.is_none() {
             return;
         }
         let cursors = self.batch.cursors().clone();
-        let result = match &mut self.writer {
-            Some((writer, logs)) => self.batch.commit(writer, *logs, &self.declarations, &mut self.ledger),
-            None => self.reopen(),
-        };
-        match result {
+        match self.write() {
             Ok(()) => {
                 self.shared.store_cursors(cursors);
                 self.gaps.settle();
@@ -320,6 +323,16 @@ impl Worker {
             Err(error) if error.is_corrupt() => self.replace_store(&error),
             Err(error) => self.note_failure(&error),
         }
+    }
+
+    fn write(&mut self) -> Result<(), StoreError> {
+        let (mut writer, logs) = match self.writer.take() {
+            Some(opened) => opened,
+            None => self.reopen()?,
+        };
+        let written = self.batch.commit(&mut writer, logs, &self.declarations, &mut self.ledger);
+        self.writer = Some((writer, logs));
+        written
     }
 
     fn note_failure(&mut self, error: &StoreError) {
@@ -351,7 +364,7 @@ impl Worker {
     /// Puts a damaged store aside; what lives is written again into the new one.
     fn replace_store(&mut self, error: &StoreError) {
         tracing::error!(error = chain(error), "the store is damaged: beginning a new one");
-        let Some((writer, _)) = self.writer.take() else { return };
+        let Some((writer, _)) = self.writer.take() else { return self.note_failure(error) };
         let replaced = writer.set_aside().and_then(|opened| {
             let mut writer = opened.writer;
             let logs = Logs::open(&mut writer, &self.declarations)?;
@@ -366,17 +379,20 @@ impl Worker {
                 self.writer = Some((writer, logs));
                 self.write_anew();
             }
-            Err(error) => self.note_failure(&error),
+            Err(failed) => {
+                let text = format!("the store was damaged: {}", chain(error));
+                self.gaps.put(own_gap("store_failed", self.status_ns, now(), text));
+                self.note_failure(&failed);
+            }
         }
     }
 
     /// Opens a store again that could not be replaced at once.
-    fn reopen(&mut self) -> Result<(), StoreError> {
+    fn reopen(&mut self) -> Result<(Writer, Logs), StoreError> {
         let mut writer = Writer::open(&self.dir, &self.store)?.writer;
         let logs = Logs::open(&mut writer, &self.declarations)?;
-        self.writer = Some((writer, logs));
         self.write_anew();
-        Ok(())
+        Ok((writer, logs))
     }
 
     /// The store is empty: all that is known goes into it.
@@ -407,15 +423,13 @@ impl Worker {
                 self.note_failure(&error);
             }
         }
-        if moment.at >= self.maintain_at
-            && let Some((writer, _)) = &mut self.writer
-        {
-            match writer.maintain() {
-                Ok(next) => self.maintain_at = next,
-                Err(error) => {
-                    self.maintain_at = moment.at + LONGEST_PAUSE;
-                    if error.is_corrupt() { self.replace_store(&error) } else { self.note_failure(&error) }
-                }
+        if moment.at >= self.maintain_at {
+            self.maintain_at = moment.at + LONGEST_PAUSE;
+            match self.writer.as_mut().map(|(writer, _)| writer.maintain()) {
+                Some(Ok(next)) => self.maintain_at = next,
+                Some(Err(error)) if error.is_corrupt() => self.replace_store(&error),
+                Some(Err(error)) => self.note_failure(&error),
+                None => {}
             }
         }
     }
@@ -426,3 +440,6 @@ fn own_gap(cause: &str, from_ns: Nanos, to_ns: Nanos, detail: String) -> Gap {
     let (source, endpoint) = ("recorder".into(), String::new());
     Gap { source, endpoint, cause: cause.into(), from_ns, to_ns: Some(to_ns), recovered: 0, detail }
 }
+
+#[cfg(test)]
+mod tests;

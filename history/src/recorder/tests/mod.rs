@@ -2,10 +2,10 @@
 
 mod moby;
 mod order;
-mod recorded;
+pub(super) mod recorded;
 mod recovery;
 mod storm;
-mod trouble;
+pub(super) mod trouble;
 
 use std::{
     collections::BTreeMap,

@@ -15,7 +15,7 @@ use crate::{
     time::now,
 };
 
-pub(super) static EVENTS: EventTable<ContainerEvent> = EventTable {
+pub(in crate::recorder) static EVENTS: EventTable<ContainerEvent> = EventTable {
     name: "container_lifecycle_events",
     doc: "",
     columns: &[
@@ -45,15 +45,17 @@ static IMAGES: EventTable<ImageEvent> =
 
 use crate::container::ContainerState;
 
+pub(in crate::recorder) const DECLARATIONS: Declarations =
+    Declarations { container_events: &EVENTS, container_history: &HISTORY, image_events: &IMAGES };
+
 pub(super) fn start(dir: &Path) -> Recorder {
-    let declarations = Declarations { container_events: &EVENTS, container_history: &HISTORY, image_events: &IMAGES };
     let options = RecorderOptions {
         state_dir: dir.to_owned(),
         store: StoreOptions::default(),
         redaction: Redaction::default(),
         notes: vec![("version".into(), "1".into())],
     };
-    Recorder::start(declarations, options).unwrap()
+    Recorder::start(DECLARATIONS, options).unwrap()
 }
 
 fn texts(cells: &[Cell<'_>]) -> Vec<String> {
@@ -66,7 +68,7 @@ fn texts(cells: &[Cell<'_>]) -> Vec<String> {
 }
 
 /// The cells of all events of a table.
-pub(super) fn rows<E>(dir: &Path, table: &EventTable<E>) -> Vec<Vec<String>> {
+pub(in crate::recorder) fn rows<E>(dir: &Path, table: &EventTable<E>) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     let reader = Reader::open(dir).unwrap();
     let mut visit = |row: &crate::store::EventRow<'_>| {

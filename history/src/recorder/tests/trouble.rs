@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{feed::Gap, store::Reader, time::now};
 
-fn gaps(dir: &Path, cause: &str) -> Vec<Gap> {
+pub(in crate::recorder) fn gaps(dir: &Path, cause: &str) -> Vec<Gap> {
     Reader::open(dir).unwrap().gaps().unwrap().into_iter().filter(|g| g.cause == cause).collect()
 }
 
@@ -154,7 +154,7 @@ fn a_disk_that_is_full_for_too_long_is_a_gap_that_counts_what_was_lost() {
 }
 
 /// Overwrites the first page of a table.
-fn damage(dir: &Path, table: &str) {
+pub(in crate::recorder) fn damage(dir: &Path, table: &str) {
     let path = dir.join("history.db");
     let conn = Connection::open(&path).unwrap();
     conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();

@@ -1,0 +1,89 @@
+//! The worker against stores that go away under it.
+
+use std::{fs, path::Path};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    container::{Action, Witness},
+    recorder::{
+        CONTAINER_RING, IMAGE_RING,
+        tests::{
+            docker, event,
+            recorded::{DECLARATIONS, EVENTS, rows},
+            trouble::{damage, gaps},
+        },
+    },
+    sink::{Received, Sink},
+};
+
+fn worker(dir: &Path) -> Worker {
+    let mut writer = Writer::open(dir, &StoreOptions::default()).unwrap().writer;
+    let kept = Kept::read(&mut writer, &DECLARATIONS).unwrap();
+    let shared = Arc::new(Shared::default());
+    let bell = shared.bell.clone();
+    let sinks = Sinks { containers: Sink::new(CONTAINER_RING, bell.clone()), images: Sink::new(IMAGE_RING, bell) };
+    let beginning = Beginning {
+        dir: dir.to_owned(),
+        store: StoreOptions::default(),
+        declarations: DECLARATIONS,
+        redaction: Redaction::default(),
+        notes: Vec::new(),
+        writer,
+        kept,
+        blind_since: None,
+    };
+    Worker::begin(beginning, shared, sinks)
+}
+
+fn moment() -> Moment {
+    Moment { at: Instant::now(), wall_ns: now() }
+}
+
+/// A worker that holds an event which is not written yet, and whose store could not be replaced.
+fn without_store(dir: &Path) -> Worker {
+    let mut worker = worker(dir);
+    let create = event(&docker("c1"), Witness::Docker, Action::Create, now());
+    worker.ledger.take(Received { item: Report::Event(Box::new(create)), feed: Feed::new("docker", ""), cursor: None }, moment());
+    worker.ledger.settle(moment());
+    worker.writer = None;
+    worker
+}
+
+#[test]
+fn a_batch_is_written_to_the_store_that_was_opened_again_and_only_then_settled() {
+    let dir = TempDir::new().unwrap();
+    let mut worker = without_store(dir.path());
+    worker.gaps.put(own_gap("store_failed", 1, 2, String::new()));
+    worker.collect();
+    worker.commit();
+    assert!(worker.failing.is_none() && worker.batch.is_empty());
+    assert_eq!((rows(dir.path(), &EVENTS).len(), gaps(dir.path(), "store_failed").len()), (1, 1));
+}
+
+#[test]
+fn a_store_that_cannot_be_opened_again_is_waited_for() {
+    let dir = TempDir::new().unwrap();
+    let mut worker = without_store(dir.path());
+    worker.dir = dir.path().join("file");
+    fs::write(&worker.dir, "").unwrap();
+    worker.collect();
+    worker.commit();
+    worker.failing.as_mut().unwrap().retry_at = Instant::now();
+    let damaged = StoreError::Integrity { path: worker.dir.clone(), finding: "torn".into() };
+    worker.replace_store(&damaged);
+    worker.beat(moment());
+    worker.note_status(moment());
+    assert!(!worker.batch.is_empty());
+    assert!(worker.next_deadline() > Instant::now(), "it does not spin");
+}
+
+#[test]
+fn the_last_batch_goes_into_the_store_that_replaces_a_damaged_one() {
+    let dir = TempDir::new().unwrap();
+    let worker = without_store(dir.path());
+    damage(dir.path(), "subjects");
+    worker.finish(moment()).unwrap();
+    assert_eq!((rows(dir.path(), &EVENTS).len(), gaps(dir.path(), "store_failed").len()), (1, 1));
+}
