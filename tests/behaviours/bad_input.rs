@@ -189,7 +189,7 @@ fn a_read_only_state_directory_is_named() -> Result<()> {
     let _turn = turn();
     let mayfly = Mayfly::following("docker", "unix:///tmp/mayfly-no-such-socket.sock")?;
     let state = mayfly.state_dir();
-    let _mount = Mount::tmpfs(&state, "ro")?;
+    let _mount = Mount::tmpfs(&state, "ro,mode=0700")?;
     let mut recording = mayfly.launch()?;
     until("message that names the directory", Duration::from_secs(10), || {
         let (log, name) = (mayfly.log(), state.display().to_string());
