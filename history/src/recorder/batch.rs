@@ -120,6 +120,11 @@ impl Batch {
         self.dirty.extend(keys);
     }
 
+    /// Whether what is known of the container still has to be written.
+    pub(super) fn awaits(&self, key: &ContainerKey) -> bool {
+        self.dirty.contains(key)
+    }
+
     pub(super) fn add_former(&mut self, former: Vec<Subject>) {
         self.former.extend(former);
         let excess = self.former.len().saturating_sub(MOST_ROWS);
@@ -131,6 +136,9 @@ impl Batch {
             self.dirty.remove(&key);
             self.forgotten.push(key);
         }
+        // What is left in the store of the others, the next recorder reads and forgets.
+        let excess = self.forgotten.len().saturating_sub(MOST_ROWS);
+        self.forgotten.drain(..excess);
     }
 
     pub(super) fn set_cursor(&mut self, stream: String, cursor: Cursor) {

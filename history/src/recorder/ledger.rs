@@ -301,12 +301,31 @@ impl Ledger {
         let (overdue, later): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.ending).into_iter().partition(|(at, _)| *at <= now.at);
         self.ending = later;
         due.extend(overdue);
+        self.seal(due, now);
+        for entry in self.entries.values_mut() {
+            if entry.bucket.is_some_and(|b| b.window_ends().is_none()) && entry.held.is_empty() {
+                entry.bucket = entry.bucket.filter(|b| !b.is_full(now.at));
+            }
+        }
+    }
+
+    /// While the store takes nothing, memory is bounded all the same: seals the oldest of those that ended, though how they ended
+    /// may not be written. Returns them.
+    pub(super) fn seal_oldest(&mut self, now: Moment) -> Vec<ContainerKey> {
+        let excess = self.ending.len().saturating_sub(MOST_ENDING);
+        let oldest: Vec<_> = self.ending.drain(..excess).collect();
+        let keys = oldest.iter().map(|(_, key)| key.clone()).collect();
+        self.seal(oldest, now);
+        keys
+    }
+
+    fn seal(&mut self, due: Vec<(Instant, ContainerKey)>, now: Moment) {
         for (_, key) in due {
             self.close_window(&key, now, true);
             let Some(entry) = self.entries.get_mut(&key) else { continue };
             entry.ending = false;
             let Some(past) = entry.subject.destroyed_ns().or(entry.subject.gone_ns).filter(|_| entry.held.is_empty()) else { continue };
-            // Its last intervals are in the store: whoever sweeps has committed before.
+            // Whoever sweeps has committed before, so that its last intervals are in the store.
             entry.subject.seal(past);
             entry.bucket = None;
             self.output.dirty.insert(key.clone());
@@ -318,11 +337,6 @@ impl Ledger {
             self.entries.remove(&key);
             self.output.dirty.remove(&key);
             self.output.forgotten.push(key);
-        }
-        for entry in self.entries.values_mut() {
-            if entry.bucket.is_some_and(|b| b.window_ends().is_none()) && entry.held.is_empty() {
-                entry.bucket = entry.bucket.filter(|b| !b.is_full(now.at));
-            }
         }
     }
 

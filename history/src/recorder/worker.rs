@@ -64,6 +64,8 @@ pub(super) struct Worker {
 struct Failing {
     since_ns: Nanos,
     error: String,
+    /// Containers that were sealed before their end was written.
+    sealed: usize,
     pause: Duration,
     retry_at: Instant,
 }
@@ -345,8 +347,8 @@ impl Worker {
                 SHORTEST_PAUSE
             }
         };
-        let since_ns = self.failing.as_ref().map_or_else(now, |f| f.since_ns);
-        self.failing = Some(Failing { since_ns, error: text, pause, retry_at: Instant::now() + pause });
+        let (since_ns, sealed) = self.failing.as_ref().map_or_else(|| (now(), 0), |f| (f.since_ns, f.sealed));
+        self.failing = Some(Failing { since_ns, error: text, sealed, pause, retry_at: Instant::now() + pause });
     }
 
     /// Says so when the store takes events again, and what was lost meanwhile.
@@ -354,8 +356,11 @@ impl Worker {
         let Some(failing) = self.failing.take() else { return };
         let lost = std::mem::take(&mut self.batch.evicted);
         tracing::info!(lost, "the store takes events again");
-        if lost > 0 {
-            let detail = format!("{lost} events lost: {}", failing.error);
+        if lost > 0 || failing.sealed > 0 {
+            let detail = match failing.sealed {
+                0 => format!("{lost} events lost: {}", failing.error),
+                sealed => format!("{lost} events and the ends of {sealed} containers lost: {}", failing.error),
+            };
             self.gaps.put(own_gap("store_failed", failing.since_ns, now(), detail));
             self.shared.bell.ring();
         }
@@ -407,8 +412,13 @@ impl Worker {
 
     /// What is done now and then: says that it lives, forgets what ended, lets the store do its housework.
     fn beat(&mut self, moment: Moment) {
-        if self.ledger.is_crowded() && self.batch.is_empty() {
-            self.ledger.sweep(moment);
+        if self.ledger.is_crowded() {
+            if self.batch.is_empty() {
+                self.ledger.sweep(moment);
+            } else if let Some(failing) = &mut self.failing {
+                let sealed = self.ledger.seal_oldest(moment);
+                failing.sealed += sealed.iter().filter(|key| self.batch.awaits(key)).count();
+            }
         }
         if moment.at >= self.heartbeat_at {
             self.heartbeat_at = moment.at + HEARTBEAT;

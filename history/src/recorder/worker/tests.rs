@@ -87,3 +87,31 @@ fn the_last_batch_goes_into_the_store_that_replaces_a_damaged_one() {
     worker.finish(moment()).unwrap();
     assert_eq!((rows(dir.path(), &EVENTS).len(), gaps(dir.path(), "store_failed").len()), (1, 1));
 }
+
+#[test]
+fn what_ended_is_bounded_while_the_store_fails_and_the_loss_is_counted() {
+    let dir = TempDir::new().unwrap();
+    let mut worker = without_store(dir.path());
+    worker.dir = dir.path().join("file");
+    fs::write(&worker.dir, "").unwrap();
+    let feed = Feed::new("docker", "");
+    for n in 0..3000 {
+        for action in [Action::Create, Action::Destroy] {
+            let item = Report::Event(Box::new(event(&docker(&format!("d{n}")), Witness::Docker, action, now())));
+            worker.ledger.take(Received { item, feed: feed.clone(), cursor: None }, moment());
+        }
+        worker.ledger.settle(moment());
+    }
+    worker.collect();
+    worker.commit();
+    assert!(worker.ledger.is_crowded() && !worker.batch.is_empty());
+    worker.beat(moment());
+    assert!(!worker.ledger.is_crowded());
+
+    worker.dir = dir.path().to_owned();
+    worker.collect();
+    worker.commit();
+    worker.commit();
+    let gap = gaps(dir.path(), "store_failed").remove(0);
+    assert!(gap.detail.starts_with("0 events and the ends of 1976 containers lost: "), "{}", gap.detail);
+}
