@@ -13,7 +13,7 @@ use super::{
     subject::{Mark, Subject, TOLERANCE, Via},
 };
 use crate::{
-    container::{Action, ContainerEvent, ContainerKey, Report, Witness},
+    container::{Action, ContainerEvent, ContainerKey, Report, State, Witness},
     feed::Feed,
     sink::Received,
     time::Nanos,
@@ -283,6 +283,7 @@ impl Ledger {
         let linger = match (entry.subject.destroyed_ns(), entry.subject.gone_ns) {
             (Some(_), _) => LINGER,
             (None, Some(_)) => LINGER_GONE,
+            (None, None) if entry.subject.is_dockers_unseen() && entry.subject.course().state() == State::Exited => LINGER_GONE,
             (None, None) => return,
         };
         entry.ending = true;
@@ -324,6 +325,16 @@ impl Ledger {
             self.close_window(&key, now, true);
             let Some(entry) = self.entries.get_mut(&key) else { continue };
             entry.ending = false;
+            let subject = &mut entry.subject;
+            if subject.destroyed_ns().is_none()
+                && subject.gone_ns.is_none()
+                && subject.is_dockers_unseen()
+                && subject.course().state() == State::Exited
+            {
+                subject.gone_ns = Some(now.wall_ns);
+                self.touch(&key);
+                continue;
+            }
             let Some(past) = entry.subject.destroyed_ns().or(entry.subject.gone_ns).filter(|_| entry.held.is_empty()) else { continue };
             // Whoever sweeps has committed before, so that its last intervals are in the store.
             entry.subject.seal(past);

@@ -21,7 +21,8 @@ impl Ledger {
             }
             let Some(subject) = self.subject_mut(&key) else { continue };
             // One witness lists what another does not know of, e.g. the sandboxes of pods; and what is younger than the list cannot be in it.
-            let is_listed_by_it = subject.facts.contains_key(&snapshot.witness);
+            let is_listed_by_it =
+                subject.facts.contains_key(&snapshot.witness) || (snapshot.witness == Witness::Docker && subject.is_dockers_unseen());
             let is_younger = subject.last_seen_ns().is_some_and(|seen| seen >= snapshot.taken_ns);
             if is_listed_by_it && !is_younger {
                 subject.gone_ns = Some(snapshot.taken_ns);

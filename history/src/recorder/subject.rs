@@ -171,6 +171,11 @@ impl Subject {
         witness == Witness::Containerd && *self.key.runtime_namespace == *"moby"
     }
 
+    /// Whether it is a container of Docker's that only containerd told of: then nobody will say that it was removed.
+    pub(super) fn is_dockers_unseen(&self) -> bool {
+        *self.key.runtime_namespace == *"moby" && !self.facts.is_empty() && self.facts.keys().all(|w| *w == Witness::Containerd)
+    }
+
     fn learn_container(&mut self, witness: Witness, details: &Details) {
         let mut details = Details { run: Run::default(), ..details.clone() };
         details.created_ns = details.created_ns.filter(|t| *t > 0 && !self.is_dockers_means(witness));

@@ -168,3 +168,26 @@ fn a_rename_wins_over_every_older_name() {
     assert_eq!(bench.row(&key, Action::Rename).details.name.as_deref(), Some("new"));
     assert_eq!(bench.spans(&key)[0].details.name.as_deref(), Some("new"));
 }
+
+#[test]
+fn a_container_of_dockers_that_only_containerd_told_of_ends_and_is_forgotten() {
+    let key = docker("c1");
+    let mut bench = Bench::new();
+    bench.live([
+        with_run(event(&key, Witness::Containerd, Action::Start, T0), pid(42)),
+        with_run(event(&key, Witness::Containerd, Action::Die, T0 + S), pid(42)),
+    ]);
+    for _ in 0..2 {
+        bench.until(bench.wall_ns + 601 * S);
+        bench.ledger.sweep(bench.moment());
+        bench.settle();
+        assert!(bench.history(&key).last().is_none_or(|(_, _, to, reason)| to.is_some() && *reason == "unknown"));
+    }
+    assert!(bench.ledger.subject(&key).unwrap().sealed_ns.is_some());
+    bench.live([with_run(event(&key, Witness::Containerd, Action::Start, T0 + 2000 * S), pid(43))]);
+    assert_eq!(bench.history(&key).last().map(|s| (s.0, s.2)), Some((State::Running, None)), "Docker started it again");
+
+    bench.until(T0 + 2010 * S);
+    bench.list(&key, Some(T0), Vec::new());
+    assert_eq!(bench.history(&key).last().map(|s| s.3), Some("unknown"), "Docker's list has it no more");
+}
