@@ -53,7 +53,8 @@ impl Client {
     /// The stream of events. Runtimes answer the call with their first event only.
     pub(super) async fn events(&self) -> Result<tonic::Streaming<ContainerEventResponse>, Status> {
         let path = PathAndQuery::from_static("/runtime.v1.RuntimeService/GetContainerEvents");
-        let answer = self.grpc().await?.server_streaming(Request::new(GetEventsRequest {}), path, ProstCodec::default()).await?;
+        let mut grpc = within(self.grpc()).await?;
+        let answer = grpc.server_streaming(Request::new(GetEventsRequest {}), path, ProstCodec::default()).await?;
         Ok(answer.into_inner())
     }
 
@@ -62,11 +63,11 @@ impl Client {
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
-        let mut grpc = self.grpc().await?;
-        let asked = grpc.unary(Request::new(question), PathAndQuery::from_static(method), ProstCodec::default());
-        let answer = tokio::time::timeout(ANSWER_WITHIN, asked).await;
-        let silent = |_| Status::deadline_exceeded(format!("no answer within {} s", ANSWER_WITHIN.as_secs()));
-        Ok(answer.map_err(silent)??.into_inner())
+        let asked = async {
+            let mut grpc = self.grpc().await?;
+            grpc.unary(Request::new(question), PathAndQuery::from_static(method), ProstCodec::default()).await
+        };
+        Ok(within(asked).await?.into_inner())
     }
 
     async fn grpc(&self) -> Result<Grpc<Channel>, Status> {
@@ -74,4 +75,10 @@ impl Client {
         grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
         Ok(grpc)
     }
+}
+
+/// Gives up on a server that does not answer, nor lets itself be asked.
+async fn within<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let silent = |_| Status::deadline_exceeded(format!("no answer within {} s", ANSWER_WITHIN.as_secs()));
+    tokio::time::timeout(ANSWER_WITHIN, answer).await.map_err(silent)?
 }

@@ -8,7 +8,7 @@ use mayfly_history::{
 };
 use serde::Deserialize;
 
-use super::messages::{ContainerStatus, PodSandboxStatus};
+use super::messages::{Container, ContainerStatus, PodSandbox, PodSandboxStatus};
 use crate::{
     containerd::{MAX_SPEC, Spec},
     labels,
@@ -71,6 +71,22 @@ pub(super) fn of_sandbox(runtime: Runtime, status: &PodSandboxStatus, info: &Has
     tell_pod(status, &mut details);
     details.created_ns = happened(status.created_at);
     (if status.state == 0 { State::Running } else { State::Exited }, details)
+}
+
+/// What the list tells of a container whose status cannot be had: nothing of how its run ended.
+pub(super) fn of_listed(runtime: Runtime, listed: Container, pod: Option<&PodSandboxStatus>) -> (State, Details) {
+    let Container { id, metadata, image, image_ref, state, created_at, labels, .. } = listed;
+    let status = ContainerStatus { id, metadata, image, image_ref, state, created_at, labels, ..ContainerStatus::default() };
+    let (state, mut details) = of_container(runtime, status, &HashMap::new(), pod);
+    details.run.exit_code = None;
+    details.run.oom_killed = None;
+    (state, details)
+}
+
+/// What the list tells of a pod.
+pub(super) fn listed_sandbox(listed: PodSandbox) -> PodSandboxStatus {
+    let PodSandbox { id, metadata, state, created_at, labels } = listed;
+    PodSandboxStatus { id, metadata, state, created_at, labels, ..PodSandboxStatus::default() }
 }
 
 fn tell_info(info: &HashMap<String, String>, details: &mut Details) {

@@ -49,6 +49,19 @@ pub(super) struct Container {
     pub(super) id: String,
     #[prost(string, tag = "2")]
     pub(super) pod_sandbox_id: String,
+    #[prost(message, optional, tag = "3")]
+    pub(super) metadata: Option<ContainerMetadata>,
+    #[prost(message, optional, tag = "4")]
+    pub(super) image: Option<ImageSpec>,
+    #[prost(string, tag = "5")]
+    pub(super) image_ref: String,
+    /// As [`ContainerStatus::state`].
+    #[prost(int32, tag = "6")]
+    pub(super) state: i32,
+    #[prost(int64, tag = "7")]
+    pub(super) created_at: i64,
+    #[prost(map = "string, string", tag = "8")]
+    pub(super) labels: HashMap<String, String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -64,6 +77,15 @@ pub(super) struct ListPodSandboxResponse {
 pub(super) struct PodSandbox {
     #[prost(string, tag = "1")]
     pub(super) id: String,
+    #[prost(message, optional, tag = "2")]
+    pub(super) metadata: Option<PodSandboxMetadata>,
+    /// As [`PodSandboxStatus::state`].
+    #[prost(int32, tag = "3")]
+    pub(super) state: i32,
+    #[prost(int64, tag = "4")]
+    pub(super) created_at: i64,
+    #[prost(map = "string, string", tag = "5")]
+    pub(super) labels: HashMap<String, String>,
 }
 
 #[derive(Clone, PartialEq, Message)]

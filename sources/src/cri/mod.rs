@@ -25,7 +25,7 @@ pub use decode::{Nonsense, decode};
 
 use self::{
     client::Client,
-    details::{of_container, of_sandbox},
+    details::{listed_sandbox, of_container, of_listed, of_sandbox},
     messages::ContainerEventResponse,
 };
 use crate::{
@@ -211,22 +211,34 @@ impl Server {
         known.then(|| ContainerKey { container_id: id.into(), runtime_namespace, endpoint })
     }
 
-    /// Reports everything that the server has.
+    /// Reports everything that the server has. What it lists is there, even if its status cannot be had.
     async fn look(&self, blind_since: Option<i64>) -> Result<(), Status> {
         let taken_ns = now();
         let mut containers = Vec::new();
         let mut pods = HashMap::new();
         for pod in self.client.sandboxes().await?.items {
-            let Ok(answer) = self.client.sandbox(&pod.id).await else { continue };
-            let (Some(key), Some(status)) = (self.key(&pod.id), answer.status) else { continue };
+            let Some(key) = self.key(&pod.id) else { continue };
+            let answer = match self.client.sandbox(&pod.id).await {
+                Err(status) if status.code() == Code::NotFound => continue,
+                answer => self.shown(&pod.id, answer).unwrap_or_default(),
+            };
+            let id = pod.id.clone();
+            let status = answer.status.unwrap_or_else(|| listed_sandbox(pod));
             let (state, details) = of_sandbox(self.runtime, &status, &answer.info);
             containers.push((key, state, details));
-            pods.insert(pod.id, status);
+            pods.insert(id, status);
         }
         for container in self.client.containers().await?.containers {
-            let Ok(answer) = self.client.container(&container.id).await else { continue };
-            let (Some(key), Some(status)) = (self.key(&container.id), answer.status) else { continue };
-            let (state, details) = of_container(self.runtime, status, &answer.info, pods.get(&container.pod_sandbox_id));
+            let Some(key) = self.key(&container.id) else { continue };
+            let answer = match self.client.container(&container.id).await {
+                Err(status) if status.code() == Code::NotFound => continue,
+                answer => self.shown(&container.id, answer).unwrap_or_default(),
+            };
+            let pod = pods.get(&container.pod_sandbox_id);
+            let (state, details) = match answer.status {
+                Some(status) => of_container(self.runtime, status, &answer.info, pod),
+                None => of_listed(self.runtime, container, pod),
+            };
             containers.push((key, state, details));
         }
         let endpoint = Arc::clone(&self.site.endpoint);
@@ -234,6 +246,12 @@ impl Server {
             Snapshot { endpoint, runtime_namespace: Arc::clone(&self.namespace), witness: Witness::Cri, taken_ns, blind_since, containers };
         self.site.recorder.sinks().containers.push(&self.site.feed, Report::Snapshot(Box::new(snapshot)));
         Ok(())
+    }
+
+    /// A status, where the server tells it.
+    fn shown<A>(&self, id: &str, answer: Result<A, Status>) -> Option<A> {
+        let tell = |status: &Status| self.site.feed.complain(format!("no status of {id}, which is listed: {}", status.message()));
+        answer.inspect_err(tell).ok()
     }
 
     /// Tells an event of the server's own, with what more can be found out at once.

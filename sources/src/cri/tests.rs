@@ -10,7 +10,7 @@ use h2::{RecvStream, server::SendResponse};
 use http::{HeaderMap, Request, Response};
 use mayfly_history::{
     Sink,
-    container::{Action, ContainerEvent, Report},
+    container::{Action, ContainerEvent, Report, State},
     recorder::{Handle, Sinks},
     sink::Bell,
 };
@@ -21,8 +21,8 @@ use tokio::{
 };
 
 use super::messages::{
-    ContainerEventResponse, ContainerMetadata, ContainerStatus, ContainerStatusResponse, ListContainersResponse, ListPodSandboxResponse,
-    VersionResponse,
+    Container, ContainerEventResponse, ContainerMetadata, ContainerStatus, ContainerStatusResponse, ListContainersResponse,
+    ListPodSandboxResponse, VersionResponse,
 };
 use crate::{RuntimeConfig, SourcesConfig};
 
@@ -37,6 +37,10 @@ async fn serve(connection: UnixStream, events: Events) {
 }
 
 async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, events: Events) {
+    let (head, mut body) = request.into_parts();
+    let asked = body.data().await.map_or_else(Bytes::new, Result::unwrap);
+    let of = |id: &str| asked.windows(id.len()).any(|part| part == id.as_bytes());
+    let mut code = "0";
     let response = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
     let mut stream = respond.send_response(response, false).unwrap();
     let mut send = |message: Vec<u8>| {
@@ -45,10 +49,17 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
         frame.extend(message);
         stream.send_data(frame.into(), false)
     };
-    match request.uri().path().rsplit('/').next().unwrap() {
+    match head.uri.path().rsplit('/').next().unwrap() {
         "Version" => send(VersionResponse { runtime_name: "cri-o".into(), ..Default::default() }.encode_to_vec()).unwrap(),
         "ListPodSandbox" => send(ListPodSandboxResponse::default().encode_to_vec()).unwrap(),
-        "ListContainers" => send(ListContainersResponse::default().encode_to_vec()).unwrap(),
+        "ListContainers" => {
+            let metadata = Some(ContainerMetadata { name: "mute".into() });
+            let mute = Container { id: "mute".into(), metadata, state: 1, created_at: 5, ..Default::default() };
+            let gone = Container { id: "gone".into(), state: 1, ..Default::default() };
+            send(ListContainersResponse { containers: vec![mute, gone] }.encode_to_vec()).unwrap();
+        }
+        "ContainerStatus" if of("mute") => code = "13",
+        "ContainerStatus" if of("gone") => code = "5",
         "ContainerStatus" => {
             let status =
                 ContainerStatus { id: "c1".into(), metadata: Some(ContainerMetadata { name: "app".into() }), ..Default::default() };
@@ -68,7 +79,7 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
         }
         other => panic!("asked for {other}"),
     }
-    let trailers = HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), http::HeaderValue::from_static("0"))]);
+    let trailers = HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), http::HeaderValue::from_static(code))]);
     stream.send_trailers(trailers).unwrap();
 }
 
@@ -110,6 +121,12 @@ async fn events_of_cri_o_are_recorded_and_a_broken_stream_is_a_gap() {
 
     let Report::Snapshot(first) = collect(&sinks, 1).await.remove(0) else { panic!("no snapshot first") };
     assert_eq!((first.blind_since, &*first.runtime_namespace), (None, ""));
+    let [(key, state, details)] = &first.containers[..] else { panic!("{first:?}") };
+    assert_eq!(
+        (&*key.container_id, *state, details.name.as_deref()),
+        ("mute", State::Running, Some("mute")),
+        "it has no status, but is listed"
+    );
 
     let said = |kind, created_at| ContainerEventResponse {
         container_id: "c1".into(),
