@@ -89,11 +89,6 @@ impl Api {
         Ok(about.components.iter().flatten().any(|c| c.name.starts_with("Podman")))
     }
 
-    /// Whether an answer can be from this machine's own root: only then are its paths and pids ours.
-    pub(super) fn is_local(&self) -> bool {
-        matches!(&*self.target, Target::Socket(_))
-    }
-
     /// The answer to `GET /v1.XX/…`, whole.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str, within: Duration) -> Result<T, SourceError> {
         self.get_at(self.versioned(path), within).await
@@ -258,8 +253,8 @@ mod tests {
 
     #[test]
     fn only_sockets_and_plain_tcp_are_endpoints() {
-        assert!(Api::new(&"unix:///run/docker.sock".into()).is_ok_and(|api| api.is_local()));
-        assert!(Api::new(&"tcp://127.0.0.1:2375".into()).is_ok_and(|api| !api.is_local()));
+        assert!(Api::new(&"unix:///run/docker.sock".into()).is_ok_and(|api| matches!(&*api.target, Target::Socket(_))));
+        assert!(Api::new(&"tcp://127.0.0.1:2375".into()).is_ok_and(|api| !matches!(&*api.target, Target::Socket(_))));
         for unsupported in ["ssh://host", "tcp://", "npipe:////./pipe/docker", ""] {
             assert!(matches!(Api::new(&unsupported.into()), Err(SourceError::Unsupported { .. })));
         }

@@ -19,7 +19,7 @@ use mayfly_history::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{api::Api, decode::cut};
-use crate::{error::SourceError, labels::bounded, process::Process};
+use crate::{error::SourceError, labels::bounded};
 
 /// An inspect waits while the container starts.
 const INSPECT_WITHIN: Duration = Duration::from_secs(20);
@@ -356,25 +356,6 @@ fn nanos(time: &str) -> Option<Nanos> {
 pub(super) fn escape(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~' | b':' | b'/' | b'@');
     text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
-}
-
-/// Adds what the kernel knows of the container's first process, and answers the process, while it lives. `trusted` is false where a user's own
-/// daemon tells the pid: it must then be in a cgroup that bears the container's id, or nothing of it is believed.
-pub(super) fn ask_kernel(run: &mut Run, id: &str, trusted: bool) -> Option<Process> {
-    let process = Process::open(run.pid?).ok();
-    let seen = process.as_ref().map(Process::run);
-    let short = &id[..id.floor_char_boundary(12)];
-    let Some(seen) = seen.filter(|s| s.cgroup_path.as_deref().is_some_and(|path| path.contains(short))) else {
-        // Gone already, or not its process.
-        run.pid = run.pid.filter(|_| trusted);
-        return None;
-    };
-    run.cgroup_path = seen.cgroup_path;
-    run.cgroup_id = seen.cgroup_id;
-    run.pid_namespace = seen.pid_namespace;
-    run.net_namespace = seen.net_namespace;
-    run.mnt_namespace = seen.mnt_namespace;
-    process
 }
 
 #[cfg(test)]

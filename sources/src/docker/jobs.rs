@@ -14,6 +14,7 @@ use super::{
     decode::ImageTold,
     image::{self, Image, Images},
     inspect::{self, Inspect},
+    proof::{self, Keeper},
 };
 use crate::error::SourceError;
 
@@ -27,8 +28,8 @@ const MOST_WAITING: usize = 4096;
 pub(super) struct Daemon {
     pub(super) api: Api,
     pub(super) runtime: Runtime,
-    /// Whether root runs it: else its pids need proof, and its paths are not opened.
-    pub(super) trusted: bool,
+    /// Other than root's need proof of their pids, and their paths are not opened.
+    pub(super) keeper: Keeper,
     /// Docker's root directory, where its files can be read.
     pub(super) root: Option<PathBuf>,
     images: Arc<Mutex<Images>>,
@@ -75,8 +76,8 @@ pub(super) enum Done {
 }
 
 impl Daemon {
-    pub(super) fn new(api: Api, runtime: Runtime, trusted: bool, root: Option<PathBuf>) -> Self {
-        Self { api, runtime, trusted, root, images: Arc::default() }
+    pub(super) fn new(api: Api, runtime: Runtime, keeper: Keeper, root: Option<PathBuf>) -> Self {
+        Self { api, runtime, keeper, root, images: Arc::default() }
     }
 
     fn images(&self) -> MutexGuard<'_, Images> {
@@ -142,7 +143,7 @@ impl Daemon {
     async fn complete(&self, id: &str, inspect: &Inspect) -> Examined {
         let mut details = Box::new(inspect.details(self.runtime));
         // At once: the process may be gone in a moment.
-        if let Some(process) = inspect::ask_kernel(&mut details.run, id, self.trusted)
+        if let Some(process) = proof::ask_kernel(&mut details.run, id, self.keeper)
             && details.run.ip_addresses.is_empty()
             && let Ok(addresses) = process.addresses().await
         {
@@ -194,11 +195,20 @@ pub(super) struct Jobs {
     open: HashMap<String, usize>,
     /// The containers that wait for an image that is asked for.
     naming: HashMap<String, Vec<String>>,
+    /// Events of images that wait for an answer.
+    images: Vec<ImageTold>,
 }
 
 impl Jobs {
     pub(super) fn new(daemon: Daemon) -> Self {
-        Self { daemon, running: FuturesUnordered::new(), waiting: VecDeque::new(), open: HashMap::new(), naming: HashMap::new() }
+        Self {
+            daemon,
+            running: FuturesUnordered::new(),
+            waiting: VecDeque::new(),
+            open: HashMap::new(),
+            naming: HashMap::new(),
+            images: Vec::new(),
+        }
     }
 
     /// Asks, now or when it is its turn. False: too many wait, it is never asked.
@@ -230,6 +240,21 @@ impl Jobs {
             *self.open.entry(container.to_owned()).or_default() += 1;
         }
         room
+    }
+
+    /// Asks for the image of an event. False as above: the event is the caller's to tell.
+    #[must_use]
+    pub(super) fn ask_told(&mut self, told: ImageTold) -> bool {
+        let asked = self.begin(Job::Image(told.clone()));
+        if asked {
+            self.images.push(told);
+        }
+        asked
+    }
+
+    /// The events of images that still wait, for when no answer will come any more.
+    pub(super) fn unanswered(&mut self) -> Vec<ImageTold> {
+        std::mem::take(&mut self.images)
     }
 
     fn begin(&mut self, job: Job) -> bool {
@@ -269,7 +294,12 @@ impl Jobs {
                             self.close(id);
                         }
                     }
-                    _ => {}
+                    Done::Image(told, _) => {
+                        if let Some(at) = self.images.iter().position(|waiting| waiting == told) {
+                            self.images.remove(at);
+                        }
+                    }
+                    Done::Images(_) | Done::Listed(_) => {}
                 }
                 done
             }

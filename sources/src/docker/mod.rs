@@ -8,6 +8,7 @@ mod decode;
 mod image;
 mod inspect;
 mod jobs;
+mod proof;
 mod reconcile;
 mod stream;
 

@@ -1,6 +1,6 @@
 //! One connection to a daemon: its events, and the questions that they raise.
 
-use std::{fs, os::unix::fs::MetadataExt, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use mayfly_history::{
     Nanos,
@@ -14,8 +14,10 @@ use super::{
     Docker,
     api::{Api, Line, Lines},
     decode::{self, ContainerTold, ImageTold, Told},
+    image::Image,
     inspect,
     jobs::{Daemon, Done, Examined, Job, Jobs},
+    proof::{self, Keeper},
     reconcile,
 };
 use crate::error::{SourceError, chain};
@@ -63,8 +65,8 @@ impl<'s> Session<'s> {
         let is_podman = api.negotiate().await?;
         let (runtime, namespace, overlap) =
             if is_podman { (Runtime::Podman, "", PODMAN_OVERLAP) } else { (Runtime::Docker, "moby", DOCKER_OVERLAP) };
-        let trusted = api.is_local() && source.site.socket().and_then(|path| fs::metadata(path).ok()).is_some_and(|meta| meta.uid() == 0);
-        let root = if trusted && !is_podman { root_dir(&api).await } else { None };
+        let keeper = Keeper::of(source.site.socket().as_deref());
+        let root = if keeper == Keeper::Root && !is_podman { root_dir(&api).await } else { None };
 
         let site = &source.site;
         let stored = site.recorder.cursor(&site.feed).and_then(|cursor| cursor.parse().ok());
@@ -84,7 +86,7 @@ impl<'s> Session<'s> {
         let lines = api.lines(&path).await?;
         source.position = stored;
 
-        let daemon = Daemon::new(api, runtime, trusted, root);
+        let daemon = Daemon::new(api, runtime, keeper, root);
         let resumed = Resumed {
             after: stored,
             blind_since,
@@ -210,7 +212,7 @@ impl<'s> Session<'s> {
         if run.pid.is_none() {
             return false;
         }
-        inspect::ask_kernel(&mut run, id, self.daemon.trusted);
+        proof::ask_kernel(&mut run, id, self.daemon.keeper);
         details.run = run;
         true
     }
@@ -244,9 +246,26 @@ impl<'s> Session<'s> {
         if self.daemon.forget_image(&told) && !self.jobs.ask(Job::Images) {
             self.source.site.feed.complain("too many images at once: their names are asked for later");
         }
-        if !self.jobs.ask(Job::Image(told)) {
-            self.source.site.feed.reject("too many images at once");
+        if !self.jobs.ask_told(told.clone()) {
+            self.source.site.feed.complain("too many images at once: some are recorded without details");
+            self.tell_image(told, &Image::default());
         }
+    }
+
+    fn tell_image(&self, told: ImageTold, found: &Image) {
+        let site = &self.source.site;
+        let event = ImageEvent {
+            time_ns: told.time_ns,
+            action: told.action,
+            runtime: self.daemon.runtime,
+            source: witness(self.daemon.runtime),
+            image_digest: found.digest(told.name.as_deref().unwrap_or_default()),
+            image: told.name,
+            image_id: told.id.or_else(|| found.id.clone()),
+            runtime_namespace: self.namespace.to_string(),
+            endpoint: site.endpoint.to_string(),
+        };
+        site.recorder.sinks().images.push(&site.feed, event);
     }
 
     fn on_done(&mut self, done: Done) -> Result<(), SourceError> {
@@ -271,21 +290,7 @@ impl<'s> Session<'s> {
             Done::Reference { found: Err(SourceError::Refused { status: 404, .. }), .. } => {}
             Done::Reference { found: Err(error), .. } | Done::Images(Err(error)) => self.source.site.feed.complain(chain(&error)),
             Done::Images(Ok(())) => {}
-            Done::Image(told, found) => {
-                let site = &self.source.site;
-                let event = ImageEvent {
-                    time_ns: told.time_ns,
-                    action: told.action,
-                    runtime: self.daemon.runtime,
-                    source: witness(self.daemon.runtime),
-                    image_digest: found.digest(told.name.as_deref().unwrap_or_default()),
-                    image: told.name,
-                    image_id: told.id.or(found.id),
-                    runtime_namespace: self.namespace.to_string(),
-                    endpoint: site.endpoint.to_string(),
-                };
-                site.recorder.sinks().images.push(&site.feed, event);
-            }
+            Done::Image(told, found) => self.tell_image(told, &found),
             Done::Listed(listed) => self.on_list(listed?),
         }
         Ok(())
@@ -335,6 +340,15 @@ impl<'s> Session<'s> {
             container_id: id.into(),
             runtime_namespace: Arc::clone(&self.namespace),
             endpoint: Arc::clone(&self.source.site.endpoint),
+        }
+    }
+}
+
+impl Drop for Session<'_> {
+    /// The stream resumes after the events of images that wait for an answer: without it they are told now, or never.
+    fn drop(&mut self) {
+        for told in self.jobs.unanswered() {
+            self.tell_image(told, &Image::default());
         }
     }
 }

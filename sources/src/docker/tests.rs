@@ -297,3 +297,18 @@ async fn at_the_first_look_a_clock_that_is_behind_loses_nothing() {
     assert!(reports.iter().all(|r| if let Report::Event(event) = r { !event.recovered } else { true }), "they are live");
     assert!(fake.asked.lock().unwrap().iter().all(|path| !path.contains("since=")), "{:?}", fake.asked);
 }
+
+#[tokio::test]
+async fn an_event_of_an_image_outlives_the_session_that_asks_for_it() {
+    let pull = r#"{"Type":"image","Action":"pull","Actor":{"ID":"slow:1","Attributes":{}},"timeNano":7}"#;
+    let at = soon();
+    let fake = Fake::new(move |path| match path {
+        path if path.contains("/events?") => Answer::Open(format!("{pull}\n{}", event("die", at))),
+        path if path.contains("/images/slow") => Answer::Open(String::new()),
+        path => Answer::Json(usual(path).into()),
+    });
+    let (reports, outcome) = follow(&fake, &mut fake.source(), |r| !actions(r).is_empty()).await;
+    assert!(outcome.is_ok() && actions(&reports) == [Action::Die], "{outcome:?}");
+    let told: Vec<_> = fake.sinks.images.drain(9).into_iter().map(|received| received.item).collect();
+    assert_eq!((told.len(), told[0].action, told[0].image_id.as_deref()), (1, "pull", None), "{told:?}");
+}
