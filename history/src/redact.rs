@@ -160,8 +160,6 @@ const fn is_blank(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use proptest::prelude::*;
 
     use super::*;
@@ -195,14 +193,13 @@ mod tests {
     }
 
     #[test]
-    fn hostile_text_takes_time_in_proportion_to_its_length() {
+    fn a_hostile_megabyte_comes_back_bounded() {
+        // Work that grew with the square of the length would not end within a test's patience.
         let redaction = Redaction::default();
-        let begun = Instant::now();
         for pattern in ["password ", "password=\"", "://", "://a:", "bearer ", "--password ", "token\":", "aaaa", "@:", "=", "pässword="] {
             let text = pattern.repeat((1 << 20) / pattern.len());
             assert!(redaction.text(&text).len() <= text.len() * 12);
         }
-        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     }
 
     proptest! {
