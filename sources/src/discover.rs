@@ -161,6 +161,11 @@ pub(crate) fn socket_path(endpoint: &str) -> Option<PathBuf> {
     endpoint.strip_prefix("unix://").map(PathBuf::from)
 }
 
+/// The runtime directory, `/run/user/UID`, that a socket is in.
+pub(crate) fn user_dir(socket: &Path) -> Option<&Path> {
+    socket.ancestors().find(|dir| dir.parent() == Some(Path::new("/run/user")))
+}
+
 /// One spelling for one endpoint: a bare path is a socket, `/var/run` is `/run`, no doubled or trailing slashes.
 pub(crate) fn normalise(endpoint: &str) -> String {
     let Some(path) = endpoint.strip_prefix("unix://").or_else(|| endpoint.starts_with('/').then_some(endpoint)) else {

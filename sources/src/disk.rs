@@ -1,4 +1,6 @@
 //! What a runtime's own files on disk tell where its daemon no longer can.
+//!
+//! Their paths come from a daemon. Only one that root runs is followed to them; and even then nothing is opened that could block or mislead.
 
 use std::{
     fs::File,
@@ -7,17 +9,31 @@ use std::{
 };
 
 use mayfly_history::container::Details;
+use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use crate::containerd::{MAX_SPEC, Spec};
 
-/// The details in an OCI bundle's `config.json`, where there is one.
+/// The details in an OCI bundle's `config.json`, where there is one. Blocks.
 pub(crate) fn read_bundle(bundle: &Path) -> io::Result<Details> {
-    let mut json = Vec::new();
-    File::open(bundle.join("config.json"))?.take(MAX_SPEC as u64 + 1).read_to_end(&mut json)?;
+    let json = read_regular(&bundle.join("config.json"), MAX_SPEC as u64)?;
     let spec = Spec::parse(&json).ok_or(io::ErrorKind::InvalidData)?;
     let mut details = Details::default();
     spec.tell(&mut details);
     Ok(details)
+}
+
+/// Reads a regular file of at most `most` bytes; refuses a symbolic link, a pipe, a device, and a longer file.
+pub(crate) fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(openat(CWD, path, flags, Mode::empty())?);
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut content = Vec::new();
+    // It may grow while it is read.
+    file.take(most + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > most { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(content) }
 }
 
 #[cfg(test)]
@@ -32,5 +48,18 @@ mod tests {
         assert_eq!(read_bundle(bundle.path()).unwrap().command.as_deref(), Some("true"));
         std::fs::write(bundle.path().join("config.json"), "{").unwrap();
         assert_eq!(read_bundle(bundle.path()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn only_a_short_regular_file_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let [file, link, pipe] = ["file", "link", "pipe"].map(|name| dir.path().join(name));
+        std::fs::write(&file, "1234").unwrap();
+        assert_eq!(read_regular(&file, 4).unwrap(), b"1234");
+        assert_eq!(read_regular(&file, 3).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert_eq!(read_regular(&link, 4).unwrap_err().raw_os_error(), Some(rustix::io::Errno::LOOP.raw_os_error()));
+        rustix::fs::mknodat(CWD, &pipe, rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+        assert_eq!(read_regular(&pipe, 4).unwrap_err().kind(), io::ErrorKind::InvalidInput, "and is not waited for");
     }
 }

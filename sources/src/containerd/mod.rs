@@ -34,6 +34,7 @@ use self::{
 };
 use crate::{
     disk,
+    docker::Keeper,
     error::{SourceError, chain},
     grpc,
     parked::Parking,
@@ -93,6 +94,7 @@ struct Session<'a> {
     channel: Channel,
     teller: Teller,
     parking: Parking,
+    keeper: Keeper,
     /// Each yields the container that it found out nothing about.
     lookups: JoinSet<Option<ContainerKey>>,
     /// Containers that containerd could not tell of; their bundles can, once they exist.
@@ -103,7 +105,8 @@ impl<'a> Session<'a> {
     fn new(source: &'a mut Containerd, channel: Channel) -> Self {
         let teller = Teller { site: source.site.clone() };
         let inventory = Inventory::new(channel.clone());
-        Self { source, inventory, channel, teller, parking: Parking::default(), lookups: JoinSet::new(), unknown: HashSet::new() }
+        let keeper = Keeper::of(source.site.socket().as_deref());
+        Self { source, inventory, channel, teller, parking: Parking::new(keeper), keeper, lookups: JoinSet::new(), unknown: HashSet::new() }
     }
 
     async fn run(&mut self, stop: &CancellationToken) -> Result<(), SourceError> {
@@ -176,8 +179,11 @@ impl<'a> Session<'a> {
                 return;
             }
             Action::Start => self.parking.start(&mut event).await,
-            Action::Die | Action::Destroy => self.parking.leave(&event.key),
-            _ => {}
+            Action::Die | Action::Destroy => {
+                self.parking.leave(&event.key);
+                self.parking.doubt(&mut event);
+            }
+            _ => self.parking.doubt(&mut event),
         }
         // Docker is about to tell the same, with more; while it is down, nobody is.
         event.settled = &*event.key.runtime_namespace != MOBY;
@@ -185,13 +191,16 @@ impl<'a> Session<'a> {
     }
 
     async fn parked(&mut self, key: ContainerKey, pid: i64, bundle: PathBuf) {
-        if self.unknown.remove(&key) {
-            match disk::read_bundle(&bundle) {
-                Ok(details) => self.teller.add(key.clone(), details),
-                Err(error) => {
-                    tracing::debug!(error = &error as &dyn std::error::Error, bundle = %bundle.display(), "cannot read the bundle");
+        if self.unknown.remove(&key) && self.keeper == Keeper::Root {
+            let (teller, key) = (self.teller.clone(), key.clone());
+            self.look_up(async move {
+                match tokio::task::spawn_blocking(move || disk::read_bundle(&bundle)).await {
+                    Ok(Ok(details)) => teller.add(key, details),
+                    Ok(Err(error)) => tracing::debug!(error = &error as &dyn std::error::Error, "cannot read the bundle"),
+                    Err(_) => {}
                 }
-            }
+                None
+            });
         }
         self.parking.park(key, pid).await;
     }

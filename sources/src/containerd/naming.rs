@@ -50,15 +50,17 @@ impl Naming {
 ///
 /// Docker keeps the socket of its own containerd below its exec-root, which is beside or below its own socket's directory
 /// (`/run/docker.sock` and `/run/docker/containerd/containerd.sock`); so the nearest Docker on the path is it. Where there is none, the only one
-/// that is configured.
+/// that is configured. A user's containerd belongs to a Docker of that user alone: else whoever serves its socket could speak for root's.
 pub(crate) fn docker_beside(socket: &Path, docker: &RuntimeConfig) -> Option<String> {
+    let user = discover::user_dir(socket);
     let mut candidates = Wanted::new(docker, discover::DOCKER).named;
     if docker.endpoints.is_empty() {
         candidates.push(discover::endpoint(Path::new("/run/docker.sock")));
-        if let Some(user) = socket.ancestors().find(|dir| dir.parent() == Some(Path::new("/run/user"))) {
+        if let Some(user) = user {
             candidates.push(discover::endpoint(&user.join("docker.sock")));
         }
     }
+    candidates.retain(|c| discover::socket_path(c).as_deref().and_then(discover::user_dir) == user);
     let depth = |endpoint: &String| {
         let dir = discover::socket_path(endpoint)?.parent()?.to_path_buf();
         socket.starts_with(&dir).then(|| dir.components().count())
@@ -67,7 +69,7 @@ pub(crate) fn docker_beside(socket: &Path, docker: &RuntimeConfig) -> Option<Str
     let mut beside = candidates.iter().filter(|c| nearest.is_some() && depth(c) == nearest);
     match (beside.next(), beside.next()) {
         (Some(one), None) => Some(one.clone()),
-        (None, _) if candidates.len() == 1 => candidates.pop(),
+        (None, _) if user.is_none() && candidates.len() == 1 => candidates.pop(),
         _ => None,
     }
 }
@@ -95,6 +97,20 @@ mod tests {
         assert_eq!(beside("/srv/d/exec/containerd/containerd.sock", &["tcp://127.0.0.1:2375"]), Some("tcp://127.0.0.1:2375".into()));
         assert_eq!(beside("/srv/x/containerd.sock", &both), None, "two, and neither is beside it");
         assert_eq!(beside("/srv/x/c.sock", &["/srv/x/a.sock", "/srv/x/b.sock"]), None, "two that are as near");
+    }
+
+    #[test]
+    fn a_users_containerd_never_speaks_for_another_docker() {
+        let socket = "/run/user/1000/docker/containerd/containerd.sock";
+        for other in
+            ["unix:///run/docker.sock", "unix:///run/user/1001/docker.sock", "tcp://127.0.0.1:2375", "unix:///run/user/docker.sock"]
+        {
+            assert_eq!(beside(socket, &[other]), None, "{other}");
+        }
+        let own = "unix:///run/user/1000/docker.sock";
+        assert_eq!(beside(socket, &["unix:///run/docker.sock", own]).as_deref(), Some(own));
+        assert_eq!(beside("/run/user/1000/c.sock", &["unix:///run/user/1000/d/docker.sock"]), None, "the only one, and not beside it");
+        assert_eq!(beside("/run/containerd/containerd.sock", &[own]), None);
     }
 
     #[test]

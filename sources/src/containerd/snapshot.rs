@@ -14,7 +14,7 @@ use super::{
     decode::nanos,
     naming::{MOBY, Naming},
 };
-use crate::process::Process;
+use crate::{docker::Keeper, process::Process};
 
 impl Session<'_> {
     /// Reports the containers of one namespace.
@@ -35,7 +35,7 @@ impl Session<'_> {
             let mut state = State::Created;
             if let Some(task) = tasks.remove(&id) {
                 state = state_of(&task);
-                details.run = run_of(&task, state).await;
+                details.run = run_of(&task, state, self.keeper).await;
             }
             containers.push((key, state, details));
         }
@@ -62,14 +62,22 @@ fn state_of(task: &Task) -> State {
     }
 }
 
-/// What is known of a task's run; of one that goes on, its kernel's view too.
-async fn run_of(task: &Task, state: State) -> Run {
+/// What is known of a task's run; of one that goes on, its kernel's view too, if its pid can be believed.
+async fn run_of(task: &Task, state: State, keeper: Keeper) -> Run {
     if state == State::Exited {
         let exit_code = Some(task.exit_status.into());
-        return Run { pid: pid_of(task), exit_code, finished_ns: task.exited_at.and_then(nanos), ..Run::default() };
+        return Run {
+            pid: pid_of(task).filter(|_| keeper == Keeper::Root),
+            exit_code,
+            finished_ns: task.exited_at.and_then(nanos),
+            ..Run::default()
+        };
     }
     let Some(Ok(process)) = pid_of(task).map(Process::open) else { return Run::default() };
     let mut run = process.run();
+    if !keeper.may_tell(&run, &task.id) {
+        return Run::default();
+    }
     if let Ok(addresses) = process.addresses().await {
         run.ip_addresses = addresses.ip;
         run.mac_addresses = addresses.mac;

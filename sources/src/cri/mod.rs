@@ -30,6 +30,7 @@ use self::{
 };
 use crate::{
     containerd::{self, DETAILS_WITHIN, MAX_ID, MAX_LOOKUPS, Naming, READ_AHEAD, Told},
+    docker::Keeper,
     error::{SourceError, chain},
     grpc,
     parked::Parking,
@@ -110,7 +111,7 @@ impl Cri {
         let mut reader = JoinSet::new();
         reader.spawn(subscribe(server.client.clone(), send));
         self.begin(&server, stop).await?;
-        let mut parking = Parking::default();
+        let mut parking = Parking::new(Keeper::of(server.site.socket().as_deref()));
         let mut heard = 0;
         while let Some(event) = stop.run_until_cancelled(events.recv()).await {
             match event {
@@ -277,6 +278,9 @@ impl Server {
             Action::Start => parking.start(&mut event).await,
             Action::Die | Action::Destroy => parking.leave(&event.key),
             _ => {}
+        }
+        if event.action != Action::Start {
+            parking.doubt(&mut event);
         }
         let cursor = event.time_ns.to_string();
         self.site.recorder.sinks().containers.push_at(&self.site.feed, Report::Event(event), cursor);

@@ -5,8 +5,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
-    io::Read,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -19,7 +17,7 @@ use mayfly_history::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{api::Api, decode::cut};
-use crate::{error::SourceError, labels::bounded};
+use crate::{disk, error::SourceError, labels::bounded};
 
 /// An inspect waits while the container starts.
 const INSPECT_WITHIN: Duration = Duration::from_secs(20);
@@ -174,12 +172,7 @@ pub(super) fn from_files(path: &Path) -> Option<Inspect> {
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    let file = File::open(path).ok()?;
-    if file.metadata().ok()?.len() > MAX_FILE {
-        return None;
-    }
-    let mut text = Vec::new();
-    file.take(MAX_FILE).read_to_end(&mut text).ok()?;
+    let text = disk::read_regular(path, MAX_FILE).ok()?;
     serde_json::from_slice(&text).ok()
 }
 

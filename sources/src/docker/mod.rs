@@ -12,6 +12,8 @@ mod proof;
 mod reconcile;
 mod stream;
 
+pub(crate) use proof::Keeper;
+
 use mayfly_history::{Nanos, now};
 use tokio_util::sync::CancellationToken;
 

@@ -4,15 +4,15 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use mayfly_history::container::Run;
 
-use crate::process::Process;
+use crate::{discover, process::Process};
 
 /// The shortest id that cannot be a word which happens to be in a path.
 const SHORTEST_ID: usize = 32;
 
 /// Who runs a daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Keeper {
-    /// Its pids are believed, and its files are read.
+pub(crate) enum Keeper {
+    /// Or the user whom the recorder runs as. Its pids are believed, and its files are read.
     Root,
     /// A user: it may tell the pid of another's container.
     User(u32),
@@ -21,15 +21,21 @@ pub(super) enum Keeper {
 }
 
 impl Keeper {
-    /// The keeper of the daemon at a socket.
-    pub(super) fn of(socket: Option<&Path>) -> Self {
+    /// The keeper of the daemon at a socket. Below a user's runtime directory it is that user, who could put a link to root's socket there
+    /// while it is looked at, and another one when it is connected to.
+    pub(crate) fn of(socket: Option<&Path>) -> Self {
         let Some(socket) = socket else { return Self::Unknown };
-        match fs::metadata(socket).map(|meta| meta.uid()) {
-            Ok(0) => Self::Root,
+        match fs::metadata(discover::user_dir(socket).unwrap_or(socket)).map(|meta| meta.uid()) {
+            Ok(uid) if uid == 0 || uid == rustix::process::geteuid().as_raw() => Self::Root,
             Ok(uid) => Self::User(uid),
             // It went just now: no user's slice has this number.
             Err(_) => Self::User(u32::MAX),
         }
+    }
+
+    /// Whether a pid that it tells may be looked at as the container's first process.
+    pub(crate) fn may_tell(self, run: &Run, id: &str) -> bool {
+        self == Self::Root || run.cgroup_path.as_deref().is_some_and(|path| self.proves(path, id))
     }
 
     /// Whether a process in this cgroup is one of the container's. A user can give cgroups any name, but only within the user's own slice.
@@ -47,7 +53,7 @@ impl Keeper {
 /// The id in the name of a container's cgroup: `ID`, `docker-ID.scope`, `libpod-ID.scope`, `libpod-payload-ID`.
 fn container_of(part: &str) -> &str {
     let name = part.strip_suffix(".scope").unwrap_or(part);
-    name.rsplit_once('-').filter(|(kind, _)| matches!(*kind, "docker" | "libpod" | "libpod-payload")).map_or(name, |(_, id)| id)
+    name.rsplit_once('-').filter(|(kind, _)| matches!(*kind, "docker" | "libpod" | "libpod-payload" | "nerdctl")).map_or(name, |(_, id)| id)
 }
 
 /// Adds what the kernel knows of the container's first process, and answers the process, while it lives. It must be in a cgroup that bears the
@@ -94,6 +100,18 @@ mod tests {
         assert!(!Keeper::User(1001).proves(&own, ID), "another user's");
         assert!(!Keeper::User(100).proves(&own, ID));
         assert!(!Keeper::User(1000).proves(&format!("/system.slice/docker-{ID}.scope"), ID), "root's, whose id it knows");
+    }
+
+    #[test]
+    fn a_sockets_owner_keeps_its_daemon() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("x.sock");
+        fs::write(&socket, "").unwrap();
+        assert_eq!(Keeper::of(Some(&socket)), Keeper::Root);
+        if std::os::unix::fs::chown(&socket, Some(1000), None).is_ok() {
+            assert_eq!(Keeper::of(Some(&socket)), Keeper::User(1000));
+        }
+        assert_eq!(Keeper::of(None), Keeper::Unknown);
     }
 
     #[test]
