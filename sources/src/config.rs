@@ -27,3 +27,17 @@ impl Default for RuntimeConfig {
         Self { enabled: true, endpoints: Vec::new() }
     }
 }
+
+/// A source of the host that can only be switched off.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HostConfig {
+    /// Whether to record it at all. Default true.
+    pub enabled: bool,
+}
+
+impl Default for HostConfig {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
+}

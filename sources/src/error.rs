@@ -14,6 +14,14 @@ pub enum SourceError {
         #[source]
         reason: io::Error,
     },
+    /// The kernel, or a file, did not do what a source of the host needs.
+    #[error("cannot {attempt}")]
+    Host {
+        /// `watch /etc/passwd`, `open a netlink socket`, ….
+        attempt: String,
+        #[source]
+        reason: io::Error,
+    },
     #[error("{endpoint} closed the stream after {events} events")]
     Closed { endpoint: String, events: u64 },
     #[error("{endpoint} broke off {request}")]
@@ -52,6 +60,7 @@ impl SourceError {
                 }
                 _ => "",
             },
+            Self::Host { reason, .. } if reason.kind() == io::ErrorKind::PermissionDenied => "run as root",
             Self::Silent { .. } => "is the daemon hanging?",
             Self::Nonsense { .. } => "is it the API of this kind of runtime that listens there?",
             Self::Unsupported { .. } => "name a unix:// endpoint, or for Docker one of tcp:// without TLS",

@@ -1,6 +1,6 @@
-//! Where events come from. A source follows one endpoint and pushes what it says into the recorder's sinks.
+//! Where events come from. A source follows one endpoint, or the host itself, and pushes what it says into the recorder's sinks.
 //!
-//! A new source is one file and one line in `supervise::KINDS`.
+//! A new source is one file and one line in `supervise::KINDS` or `supervise::HOST_SOURCES`.
 
 mod config;
 mod containerd;
@@ -18,7 +18,7 @@ mod sight;
 mod sockets;
 mod supervise;
 
-pub use config::{RuntimeConfig, SourcesConfig};
+pub use config::{HostConfig, RuntimeConfig, SourcesConfig};
 #[doc(hidden)]
 pub use containerd::{ImageChange, Naming, Told, Undecodable, decode as decode_containerd};
 /// What containerd and CRI servers say, for those who test the decoders.

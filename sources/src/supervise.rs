@@ -1,4 +1,4 @@
-//! Runs sources: one task an endpoint, restarted after a backoff, with its status kept true, stopped in order.
+//! Runs sources: one task an endpoint or host source, restarted after a backoff, with its status kept true, stopped in order.
 
 use std::{
     collections::BTreeSet,
@@ -28,19 +28,19 @@ const STOP_WITHIN: Duration = Duration::from_secs(4);
 /// A source that worked this long begins with the shortest pause again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
-/// Follows one endpoint.
+/// Follows one endpoint, or the host itself.
 pub trait Source: Send {
-    /// Follows the endpoint until `stop`. `Err` means restart after a backoff, `Ok` is final; it never waits for the store.
+    /// Follows it until `stop`. `Err` means restart after a backoff, `Ok` is final; it never waits for the store.
     ///
     /// Called again on the same value after an `Err`, and after a `stop` that only meant that the socket was replaced; whoever has to
     /// know when the stream broke keeps that in `self`. Says [`Feed::running`] as soon as it sees events; `waiting` and `failed` are the supervisor's.
     fn follow(&mut self, stop: CancellationToken) -> impl Future<Output = Result<(), SourceError>> + Send;
 }
 
-/// What a source needs to follow one endpoint.
+/// What a source needs to follow one endpoint, or the host.
 #[derive(Clone, Debug)]
 pub struct Site {
-    /// `unix:///…` in its one spelling (never `/var/run`), or as configured.
+    /// `unix:///…` in its one spelling (never `/var/run`), or as configured; empty for a [`HostSource`].
     pub endpoint: Arc<str>,
     pub feed: Feed,
     pub recorder: Handle,
@@ -49,6 +49,11 @@ pub struct Site {
 }
 
 impl Site {
+    /// What messages call it: the endpoint, or the name of the host source.
+    pub fn name(&self) -> &str {
+        if self.endpoint.is_empty() { self.feed.source() } else { &self.endpoint }
+    }
+
     /// The socket, where the endpoint is one.
     pub fn socket(&self) -> Option<PathBuf> {
         discover::socket_path(&self.endpoint)
@@ -77,6 +82,17 @@ const KINDS: &[Kind] = &[
     Kind { source: "cri", config: |c| &c.cri, candidates: discover::CRI, open: |site| Box::new(crate::cri::Cri::new(site)) },
 ];
 
+/// A source of the host itself, which follows no socket: the kernel's messages, files, the wire.
+struct HostSource {
+    /// As in `recorder_sources.source`, and the name of its section in the configuration.
+    source: &'static str,
+    enabled: fn(&SourcesConfig) -> bool,
+    open: fn(Site) -> Box<dyn Follow>,
+}
+
+/// Every source of the host: a new one is its file and its line here. Its feed has no endpoint; it may have more feeds of its own.
+const HOST_SOURCES: &[HostSource] = &[];
+
 /// [`Source`], for a trait object.
 trait Follow: Send {
     fn follow_on(&mut self, stop: CancellationToken) -> Pin<Box<dyn Future<Output = Result<(), SourceError>> + Send + '_>>;
@@ -103,7 +119,7 @@ pub fn start(config: SourcesConfig, recorder: Handle) -> io::Result<Sources> {
     let (done, stopped) = mpsc::channel();
     let stopping = stop.clone();
     let thread = thread::Builder::new().name("sources".into()).spawn(move || {
-        runtime.block_on(supervise(KINDS, config, recorder, stopping));
+        runtime.block_on(supervise(KINDS, HOST_SOURCES, config, recorder, stopping));
         runtime.shutdown_timeout(Duration::ZERO);
         let _ = done.send(());
     })?;
@@ -121,22 +137,32 @@ impl Sources {
     }
 }
 
-/// Tends each wanted endpoint from the moment that it exists.
-async fn supervise(kinds: &'static [Kind], config: SourcesConfig, recorder: Handle, stop: CancellationToken) {
+/// Tends the host's sources, and each wanted endpoint from the moment that it exists.
+async fn supervise(kinds: &'static [Kind], hosts: &'static [HostSource], config: SourcesConfig, recorder: Handle, stop: CancellationToken) {
     let config = Arc::new(config);
     let mut tasks = JoinSet::new();
+    let disable = |source| recorder.feed(source, "").disabled("", format!("set `enabled = true` in [{source}] to record it"));
     let mut wanted = Vec::new();
     for kind in kinds {
         if (kind.config)(&config).enabled {
             wanted.push((kind, Wanted::new((kind.config)(&config), kind.candidates)));
         } else {
-            recorder.feed(kind.source, "").disabled("", format!("set `enabled = true` in [{}] to record it", kind.source));
+            disable(kind.source);
         }
     }
     let places = Places::new(wanted.iter().map(|(_, w)| w));
     let users = places.users.clone();
     let (send, mut present) = watch::channel(sockets::look(&places));
     tasks.spawn(stop.clone().run_until_cancelled_owned(watch_sockets(places, send)).map(drop));
+    for host in hosts {
+        if (host.enabled)(&config) {
+            let feed = recorder.feed(host.source, "");
+            let site = Site { endpoint: "".into(), feed, recorder: recorder.clone(), config: Arc::clone(&config) };
+            tasks.spawn(tend(host.open, site, String::new(), present.clone(), stop.clone()));
+        } else {
+            disable(host.source);
+        }
+    }
     let mut tended = BTreeSet::new();
     loop {
         for (kind, wanted) in &wanted {
@@ -176,7 +202,7 @@ async fn watch_sockets(places: Places, present: watch::Sender<Present>) {
     }
 }
 
-/// Follows one endpoint until `stop`: waits for its socket, restarts its source after errors and when the socket is another.
+/// Runs one source until `stop`: waits for its socket, where it has one, restarts it after errors and when the socket is another.
 async fn tend(open: fn(Site) -> Box<dyn Follow>, site: Site, hint: String, mut present: watch::Receiver<Present>, stop: CancellationToken) {
     let socket = site.socket();
     let mut source = open(site.clone());
@@ -218,11 +244,11 @@ async fn tend(open: fn(Site) -> Box<dyn Follow>, site: Site, hint: String, mut p
             Some(Ok(Err(error))) => error,
             Some(Err(_)) => {
                 source = open(site.clone());
-                SourceError::Panicked { endpoint: site.endpoint.to_string() }
+                SourceError::Panicked { endpoint: site.name().to_owned() }
             }
         };
         let pause = backoff.pause();
-        tracing::warn!(endpoint = &*site.endpoint, error = chain(&error), ?pause, "source broke; trying again after a pause");
+        tracing::warn!(source = site.name(), error = chain(&error), ?pause, "source broke; trying again after a pause");
         site.feed.failed(chain(&error), error.hint());
         // A socket that changed is worth a try at once.
         let _ = tokio::time::timeout(pause, stop.run_until_cancelled(changes(socket.as_deref(), at, &mut present))).await;

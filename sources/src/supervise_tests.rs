@@ -132,10 +132,46 @@ async fn a_socket_is_awaited_and_followed_anew_when_it_is_another() {
     assert_eq!(feed.status().restarts, 0);
 }
 
+/// Panics once, then works.
+struct Startled(Feed);
+
+static STARTLED: AtomicUsize = AtomicUsize::new(0);
+
+impl Source for Startled {
+    async fn follow(&mut self, stop: CancellationToken) -> Result<(), SourceError> {
+        if STARTLED.fetch_add(1, Ordering::SeqCst) == 0 {
+            std::panic::panic_any("on purpose");
+        }
+        self.0.running();
+        stop.cancelled().await;
+        Ok(())
+    }
+}
+
+const HOSTS: &[HostSource] = &[
+    HostSource { source: "netlink", enabled: |_| true, open: |site| Box::new(Startled(site.feed)) },
+    HostSource { source: "dhcp", enabled: |_| false, open: |site| Box::new(Startled(site.feed)) },
+];
+
+#[tokio::test]
+async fn a_source_of_the_host_needs_no_socket_is_started_again_and_says_when_it_is_off() {
+    let (recorder, stop) = (handle(), CancellationToken::new());
+    let [on, off] = ["netlink", "dhcp"].map(|source| recorder.feed(source, ""));
+    let supervising = supervise(&[], HOSTS, SourcesConfig::default(), recorder, stop.clone());
+    let watching = async {
+        until(|| on.status().state == "running" && off.status().state == "disabled").await;
+        stop.cancel();
+    };
+    tokio::join!(supervising, watching);
+    assert_eq!(on.status().last_error, "the source of netlink failed by a defect of its own; see the log");
+    assert_eq!(off.status().hint, "set `enabled = true` in [dhcp] to record it");
+    assert_eq!(STARTLED.load(Ordering::SeqCst), 2);
+}
+
 #[test]
 fn each_kind_is_a_source_of_its_own_name_and_stops_in_time() {
-    let names: BTreeSet<_> = KINDS.iter().map(|kind| kind.source).collect();
-    assert_eq!(names.len(), KINDS.len());
+    let names: BTreeSet<_> = KINDS.iter().map(|kind| kind.source).chain(HOST_SOURCES.iter().map(|host| host.source)).collect();
+    assert_eq!(names.len(), KINDS.len() + HOST_SOURCES.len());
     let off = RuntimeConfig { enabled: false, endpoints: Vec::new() };
     let config = SourcesConfig { docker: off.clone(), podman: off.clone(), containerd: off.clone(), cri: off };
     let began = std::time::Instant::now();
