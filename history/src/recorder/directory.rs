@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
+    fmt,
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -19,9 +20,38 @@ struct Index {
     by_cgroup: HashMap<i64, ContainerKey>,
     by_net_namespace: HashMap<String, ContainerKey>,
     by_id: HashMap<Arc<str>, BTreeSet<ContainerKey>>,
-    names: HashMap<ContainerKey, (Option<i64>, Option<String>)>,
+    names: HashMap<ContainerKey, Names>,
     /// Oldest first; may still hold what was removed.
     order: VecDeque<ContainerKey>,
+    watchers: Watchers,
+}
+
+/// What the kernel calls a container.
+#[derive(Debug, PartialEq, Eq)]
+struct Names {
+    cgroup_id: Option<i64>,
+    net_namespace: Option<String>,
+    /// Of its first process, while it runs.
+    pid: Option<i64>,
+}
+
+impl Names {
+    fn of(run: &Run) -> Self {
+        let pid = run.pid.filter(|_| run.finished_ns.is_none() && run.exit_code.is_none());
+        Self { cgroup_id: run.cgroup_id, net_namespace: run.net_namespace.clone(), pid }
+    }
+}
+
+/// Called after the containers that run changed.
+type Watcher = Arc<dyn Fn() + Send + Sync>;
+
+#[derive(Default)]
+struct Watchers(Vec<Watcher>);
+
+impl fmt::Debug for Watchers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} watchers", self.0.len())
+    }
 }
 
 impl Directory {
@@ -40,34 +70,61 @@ impl Directory {
         self.read(|index| index.by_id.get(container_id).map(|keys| keys.iter().cloned().collect()).unwrap_or_default())
     }
 
+    /// The containers that run, each with the pid of its first process, where that is known.
+    pub fn running(&self) -> Vec<(ContainerKey, i64)> {
+        self.read(|index| index.names.iter().filter_map(|(key, names)| Some((key.clone(), names.pid?))).collect())
+    }
+
+    /// Calls `changed` whenever [`Self::running`] became another list, for as long as the recorder lives. On the recorder's own
+    /// thread, so that it must only wake somebody.
+    pub fn on_change(&self, changed: impl Fn() + Send + Sync + 'static) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).watchers.0.push(Arc::new(changed));
+    }
+
     fn read<T>(&self, look: impl FnOnce(&Index) -> T) -> T {
         look(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Keeps what is known of a container's present run.
     pub(super) fn put(&self, key: &ContainerKey, run: &Run) {
-        let mut index = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        index.put(key, run);
-        while index.names.len() > MOST
-            && let Some(oldest) = index.order.pop_front()
-        {
-            index.remove(&oldest);
-        }
+        self.change(|index| {
+            let mut changed = index.put(key, run);
+            while index.names.len() > MOST
+                && let Some(oldest) = index.order.pop_front()
+            {
+                changed |= index.remove(&oldest);
+            }
+            changed
+        });
     }
 
     pub(super) fn remove(&self, key: &ContainerKey) {
+        self.change(|index| {
+            let changed = index.remove(key);
+            index.tidy();
+            changed
+        });
+    }
+
+    /// Calls the watchers, where `change` says that what runs is another.
+    fn change(&self, change: impl FnOnce(&mut Index) -> bool) {
         let mut index = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        index.remove(key);
-        index.tidy();
+        let watchers = if change(&mut index) { index.watchers.0.clone() } else { Vec::new() };
+        drop(index);
+        watchers.iter().for_each(|changed| changed());
     }
 }
 
 impl Index {
-    fn put(&mut self, key: &ContainerKey, run: &Run) {
-        if let Some((cgroup, net)) = self.names.get(key) {
-            if (*cgroup, net) == (run.cgroup_id, &run.net_namespace) {
-                return;
+    /// True: what runs is another.
+    fn put(&mut self, key: &ContainerKey, run: &Run) -> bool {
+        let names = Names::of(run);
+        let mut ran = None;
+        if let Some(known) = self.names.get(key) {
+            if *known == names {
+                return false;
             }
+            ran = known.pid;
             self.remove(key);
         } else {
             self.order.push_back(key.clone());
@@ -79,7 +136,9 @@ impl Index {
             self.by_net_namespace.insert(net.clone(), key.clone());
         }
         self.by_id.entry(key.container_id.clone()).or_default().insert(key.clone());
-        self.names.insert(key.clone(), (run.cgroup_id, run.net_namespace.clone()));
+        let runs = names.pid;
+        self.names.insert(key.clone(), names);
+        runs != ran
     }
 
     /// Drops from the order what was removed, once that is most of it.
@@ -90,12 +149,13 @@ impl Index {
         }
     }
 
-    fn remove(&mut self, key: &ContainerKey) {
-        let Some((cgroup, net)) = self.names.remove(key) else { return };
-        if let Some(cgroup) = cgroup.filter(|c| self.by_cgroup.get(c) == Some(key)) {
+    /// True: what runs is another.
+    fn remove(&mut self, key: &ContainerKey) -> bool {
+        let Some(Names { cgroup_id, net_namespace, pid }) = self.names.remove(key) else { return false };
+        if let Some(cgroup) = cgroup_id.filter(|c| self.by_cgroup.get(c) == Some(key)) {
             self.by_cgroup.remove(&cgroup);
         }
-        if let Some(net) = net.filter(|n| self.by_net_namespace.get(n) == Some(key)) {
+        if let Some(net) = net_namespace.filter(|n| self.by_net_namespace.get(n) == Some(key)) {
             self.by_net_namespace.remove(&net);
         }
         if let Some(keys) = self.by_id.get_mut(&key.container_id) {
@@ -104,11 +164,14 @@ impl Index {
                 self.by_id.remove(&key.container_id);
             }
         }
+        pid.is_some()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
     use super::*;
 
     fn key(id: &str) -> ContainerKey {
@@ -129,5 +192,31 @@ mod tests {
         directory.put(&key("b"), &run(2, "100"));
         assert_eq!((directory.by_cgroup(1), directory.by_cgroup(2)), (None, Some(key("b"))));
         assert_eq!((directory.by_id("a"), directory.by_id("b")), (vec![], vec![key("b")]));
+    }
+
+    #[test]
+    fn tells_when_a_container_begins_and_ends_to_run() {
+        let (directory, woken) = (Directory::default(), Arc::new(AtomicUsize::new(0)));
+        let counter = woken.clone();
+        directory.on_change(move || {
+            counter.fetch_add(1, Relaxed);
+        });
+        let running = |expected: &[(&str, i64)], times| {
+            assert_eq!(directory.running(), expected.iter().map(|(id, pid)| (key(id), *pid)).collect::<Vec<_>>());
+            assert_eq!(woken.load(Relaxed), times);
+        };
+        directory.put(&key("a"), &run(1, "100"));
+        running(&[], 0);
+        let runs = Run { pid: Some(7), ..run(1, "100") };
+        directory.put(&key("a"), &runs);
+        directory.put(&key("a"), &runs);
+        running(&[("a", 7)], 1);
+        directory.put(&key("a"), &Run { pid: Some(8), ..run(1, "100") });
+        running(&[("a", 8)], 2);
+        directory.put(&key("a"), &Run { finished_ns: Some(9), pid: Some(8), ..run(1, "100") });
+        running(&[], 3);
+        directory.put(&key("a"), &runs);
+        directory.remove(&key("a"));
+        running(&[], 5);
     }
 }
