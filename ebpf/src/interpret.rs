@@ -75,28 +75,7 @@ impl Interpreter {
     /// A row that says how much a cgroup's noise was cut.
     pub(crate) fn throttled(&mut self, cgroups: Cgroups, shed: u64, time_ns: Nanos) -> ProcessEvent {
         let place = self.place(cgroups, 0);
-        ProcessEvent {
-            time_ns,
-            action: ProcessAction::Throttled,
-            source: KernelStream::Ebpf,
-            pid: None,
-            ns_pid: None,
-            parent: None,
-            uid: None,
-            gid: None,
-            euid: None,
-            auid: None,
-            path: Arc::default(),
-            cmdline: String::new(),
-            cwd: String::new(),
-            exit_code: None,
-            signal: None,
-            duration_ms: None,
-            cgroup_id: place.cgroup_id,
-            pid_namespace: None,
-            container: place.container,
-            shed: Some(int(shed)),
-        }
+        ProcessEvent::shed(time_ns, KernelStream::Ebpf, place.container, place.cgroup_id, int(shed))
     }
 
     fn place(&mut self, cgroups: Cgroups, pid: u32) -> Place {
@@ -202,6 +181,7 @@ impl Interpreter {
             cgroup_id: place.cgroup_id,
             net_namespace: Some(header.net_ns).filter(|&inode| inode != 0),
             container: place.container,
+            shed: None,
         })
     }
 

@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use mayfly_ebpf::EbpfConfig;
 use mayfly_history::{Redaction, store::StoreOptions};
 use mayfly_sources::{RuntimeConfig, SourcesConfig};
 use serde::Deserialize;
@@ -27,6 +28,7 @@ pub struct Config {
     pub podman: RuntimeConfig,
     pub containerd: RuntimeConfig,
     pub cri: RuntimeConfig,
+    pub ebpf: EbpfConfig,
     pub store: StoreOptions,
     pub delivery: DeliveryConfig,
     pub redact: RedactConfig,

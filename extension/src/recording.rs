@@ -2,10 +2,10 @@
 
 use std::{io, path::Path};
 
+use mayfly_ebpf::KernelSinks;
 use mayfly_history::chain;
-use mayfly_history::recorder::{Declarations, Recorder, RecorderError, RecorderOptions};
+use mayfly_history::recorder::{Recorder, RecorderError, RecorderOptions};
 use mayfly_sources::Sources;
-use mayfly_tables::{CONTAINER_HISTORY, CONTAINER_IMAGE_EVENTS, CONTAINER_LIFECYCLE_EVENTS};
 
 use crate::{config::Loaded, privileges};
 
@@ -20,11 +20,14 @@ pub enum RecordingError {
     },
     #[error("cannot start the sources")]
     Sources(#[source] io::Error),
+    #[error("cannot follow the kernel's probes")]
+    Kernel(#[source] io::Error),
 }
 
 /// Recording, until it is stopped or dropped: it never outlives the lock that its caller holds.
 #[derive(Debug)]
 pub(crate) struct Recording {
+    kernel: Option<mayfly_ebpf::Follower>,
     sources: Option<Sources>,
     recorder: Option<Recorder>,
 }
@@ -32,23 +35,22 @@ pub(crate) struct Recording {
 impl Recording {
     /// Opens the store and starts every source. The caller holds the lock of `state_dir`.
     pub(crate) fn start(loaded: &Loaded, state_dir: &Path) -> Result<Self, RecordingError> {
-        let declarations = Declarations {
-            container_events: &CONTAINER_LIFECYCLE_EVENTS,
-            container_history: &CONTAINER_HISTORY,
-            image_events: &CONTAINER_IMAGE_EVENTS,
-        };
         let options = RecorderOptions {
             state_dir: state_dir.to_owned(),
             redaction: loaded.config.redaction(),
             store: loaded.config.store.clone(),
             notes: notes(loaded, state_dir),
         };
-        let recorder = Recorder::start(declarations, options)
+        let recorder = Recorder::start(mayfly_tables::declarations(), options)
             .map_err(|reason| RecordingError::Recorder { dir: state_dir.display().to_string(), reason })?;
         report(loaded, &recorder);
         let handle = recorder.handle();
-        let mut recording = Self { sources: None, recorder: Some(recorder) };
+        let sinks = handle.sinks();
+        let sinks = KernelSinks { processes: sinks.of(), sockets: sinks.of(), ooms: sinks.of() };
+        let feed = handle.feed("ebpf", "");
+        let mut recording = Self { kernel: None, sources: None, recorder: Some(recorder) };
         recording.sources = Some(mayfly_sources::start(loaded.config.sources(), handle).map_err(RecordingError::Sources)?);
+        recording.kernel = mayfly_ebpf::follow(&loaded.config.ebpf, feed, sinks).map_err(RecordingError::Kernel)?;
         Ok(recording)
     }
 
@@ -58,6 +60,9 @@ impl Recording {
     }
 
     fn end(&mut self) -> Result<(), RecorderError> {
+        if let Some(kernel) = self.kernel.take() {
+            kernel.stop();
+        }
         if let Some(sources) = self.sources.take() {
             sources.stop();
         }

@@ -4,14 +4,17 @@
 //! identity and writes it to the [`store`], and a table reads it back through a [`store::Reader`].
 //! This crate knows neither sockets nor SQL tables; it depends on no other crate of the workspace.
 
+mod bound;
 mod cell;
 pub mod container;
 mod eid;
 mod error;
+mod fact;
 pub mod feed;
 pub mod image;
 pub mod oom;
 pub mod process;
+mod record;
 pub mod recorder;
 mod redact;
 pub mod sink;
@@ -23,7 +26,9 @@ mod time;
 pub use cell::{Cell, ColumnType, MAX_CELL};
 pub use eid::Eid;
 pub use error::chain;
+pub use fact::{Change, Fact};
 pub use feed::Feed;
+pub use record::Record;
 pub use redact::Redaction;
 pub use sink::Sink;
 pub use table::{Column, ColumnSpec, EventTable, Get, HistoryTable, Role, TableKind, TableSchema, bigint, integer, text};

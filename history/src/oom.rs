@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::{container::ContainerKey, time::Nanos};
+use crate::{
+    container::ContainerKey,
+    record::Record,
+    sink::{Pushed, hash},
+    time::Nanos,
+};
 
 /// One kill: the record of `oom_events`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,8 +26,16 @@ pub struct OomEvent {
     pub container: ContainerKey,
 }
 
-impl crate::sink::Pushed for OomEvent {
+impl Pushed for OomEvent {
+    const RING: usize = 1024;
+
     fn share(&self) -> u64 {
-        crate::sink::hash(&(&self.container, self.cgroup_id))
+        hash(&(&self.container, self.cgroup_id))
+    }
+}
+
+impl Record for OomEvent {
+    fn time_ns(&self) -> Nanos {
+        self.time_ns
     }
 }

@@ -2,7 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::{container::ContainerKey, time::Nanos};
+use crate::{
+    bound::replace,
+    container::ContainerKey,
+    record::Record,
+    redact::Redaction,
+    sink::{Pushed, hash},
+    time::Nanos,
+};
 
 /// `container_process_events.action`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,8 +83,55 @@ pub struct ProcessEvent {
     pub shed: Option<i64>,
 }
 
-impl crate::sink::Pushed for ProcessEvent {
+impl Pushed for ProcessEvent {
+    const RING: usize = 16_384;
+
     fn share(&self) -> u64 {
-        crate::sink::hash(&(&self.container, self.cgroup_id))
+        hash(&(&self.container, self.cgroup_id))
+    }
+}
+
+impl Record for ProcessEvent {
+    fn time_ns(&self) -> Nanos {
+        self.time_ns
+    }
+
+    fn clean(&mut self, redaction: &Redaction, _now_ns: Nanos) {
+        replace(&mut self.cmdline, |line| redaction.text(line));
+    }
+
+    fn throttled(self, events: u64, now_ns: Nanos) -> Option<Self> {
+        // What the kernel left out before counts too.
+        let before = if self.action == ProcessAction::Throttled { self.shed.unwrap_or(0).saturating_sub(1) } else { 0 };
+        let shed = i64::try_from(events).unwrap_or(i64::MAX).saturating_add(before);
+        Some(Self::shed(now_ns, self.source, self.container, self.cgroup_id, shed))
+    }
+}
+
+impl ProcessEvent {
+    /// A row that says that a cgroup did more than it may, and how much of it was left out.
+    pub fn shed(time_ns: Nanos, source: KernelStream, container: ContainerKey, cgroup_id: Option<i64>, shed: i64) -> Self {
+        Self {
+            time_ns,
+            action: ProcessAction::Throttled,
+            source,
+            pid: None,
+            ns_pid: None,
+            parent: None,
+            uid: None,
+            gid: None,
+            euid: None,
+            auid: None,
+            path: Arc::default(),
+            cmdline: String::new(),
+            cwd: String::new(),
+            exit_code: None,
+            signal: None,
+            duration_ms: None,
+            cgroup_id,
+            pid_namespace: None,
+            container,
+            shed: Some(shed),
+        }
     }
 }

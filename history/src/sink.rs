@@ -10,6 +10,9 @@ use crate::feed::Feed;
 
 /// Something that can wait in a ring.
 pub trait Pushed: Send + 'static {
+    /// Items that a ring of them holds.
+    const RING: usize = 8192;
+
     /// Whose share of the ring it takes, e.g. a hash of the container id: no key may fill the ring alone.
     fn share(&self) -> u64;
 
@@ -248,12 +251,6 @@ impl Pushed for crate::container::Report {
 
     fn is_trifle(&self) -> bool {
         matches!(self, Self::Event(event) if event.action.is_trifle())
-    }
-}
-
-impl Pushed for crate::image::ImageEvent {
-    fn share(&self) -> u64 {
-        hash(&self.image)
     }
 }
 

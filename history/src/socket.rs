@@ -2,7 +2,12 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use crate::{container::ContainerKey, time::Nanos};
+use crate::{
+    container::ContainerKey,
+    record::Record,
+    sink::{Pushed, hash},
+    time::Nanos,
+};
 
 /// `container_socket_events.action`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -11,6 +16,8 @@ pub enum SocketAction {
     Accept,
     Listen,
     Close,
+    /// A cgroup did more than it may; [`SocketEvent::shed`] says how much was left out.
+    Throttled,
 }
 
 impl SocketAction {
@@ -20,6 +27,7 @@ impl SocketAction {
             Self::Accept => "accept",
             Self::Listen => "listen",
             Self::Close => "close",
+            Self::Throttled => "throttled",
         }
     }
 }
@@ -50,10 +58,50 @@ pub struct SocketEvent {
     pub net_namespace: Option<u32>,
     /// As far as the cgroup tells. Empty id: the host.
     pub container: ContainerKey,
+    /// Of `throttled`, which tells nothing else but whose it is: how many events were left out.
+    pub shed: Option<i64>,
 }
 
-impl crate::sink::Pushed for SocketEvent {
+impl SocketEvent {
+    fn told<T>(&self, value: T) -> Option<T> {
+        (self.action != SocketAction::Throttled).then_some(value)
+    }
+
+    /// The address family; `None` of `throttled`, as for the rest.
+    pub fn family(&self) -> Option<i64> {
+        self.told(self.family)
+    }
+
+    pub fn protocol(&self) -> Option<i64> {
+        self.told(self.protocol)
+    }
+
+    /// Address and port of this side.
+    pub fn local(&self) -> Option<(IpAddr, u16)> {
+        self.told((self.local_address, self.local_port))
+    }
+
+    /// Address and port of the peer.
+    pub fn remote(&self) -> Option<(IpAddr, u16)> {
+        self.told((self.remote_address, self.remote_port))
+    }
+}
+
+impl Pushed for SocketEvent {
+    const RING: usize = 16_384;
+
     fn share(&self) -> u64 {
-        crate::sink::hash(&(&self.container, self.cgroup_id))
+        hash(&(&self.container, self.cgroup_id))
+    }
+}
+
+impl Record for SocketEvent {
+    fn time_ns(&self) -> Nanos {
+        self.time_ns
+    }
+
+    fn throttled(self, events: u64, now_ns: Nanos) -> Option<Self> {
+        let shed = Some(i64::try_from(events).unwrap_or(i64::MAX));
+        Some(Self { time_ns: now_ns, action: SocketAction::Throttled, pid: None, path: Arc::default(), uid: None, shed, ..self })
     }
 }

@@ -1,6 +1,6 @@
 //! Declarations of tables: a column is a name, a typed accessor and a sentence, so that they cannot drift apart.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use crate::cell::{Cell, ColumnType, MAX_CELL};
 
@@ -35,27 +35,36 @@ pub struct Column<R: 'static> {
     pub get: Get<R>,
     pub role: Role,
     pub hidden: bool,
+    /// The column of `container_history` that it is filled from when it is read; such a column is not stored.
+    pub joined: Option<&'static str>,
 }
 
 /// Declares a TEXT column.
 pub const fn text<R>(name: &'static str, get: for<'r> fn(&'r R) -> Option<Cow<'r, str>>, doc: &'static str) -> Column<R> {
-    Column { name, doc, get: Get::Text(get), role: Role::Plain, hidden: false }
+    Column { name, doc, get: Get::Text(get), role: Role::Plain, hidden: false, joined: None }
 }
 
 /// Declares an INTEGER column (32 bits in osquery).
 pub const fn integer<R>(name: &'static str, get: fn(&R) -> Option<i64>, doc: &'static str) -> Column<R> {
-    Column { name, doc, get: Get::Integer(get), role: Role::Plain, hidden: false }
+    Column { name, doc, get: Get::Integer(get), role: Role::Plain, hidden: false, joined: None }
 }
 
 /// Declares a BIGINT column.
 pub const fn bigint<R>(name: &'static str, get: fn(&R) -> Option<i64>, doc: &'static str) -> Column<R> {
-    Column { name, doc, get: Get::BigInt(get), role: Role::Plain, hidden: false }
+    Column { name, doc, get: Get::BigInt(get), role: Role::Plain, hidden: false, joined: None }
 }
 
 impl<R> Column<R> {
     /// Makes the column a join key.
     pub const fn index(mut self) -> Self {
         self.role = Role::Index;
+        self
+    }
+
+    /// Fills the column, when it is read, from that column of `container_history`, as the record's container was at the record's time:
+    /// so that what became known of it later shows too. The table has the columns `container_id`, `runtime_namespace` and `endpoint`.
+    pub const fn joined(mut self, column: &'static str) -> Self {
+        self.joined = Some(column);
         self
     }
 
@@ -72,7 +81,15 @@ impl<R> Column<R> {
             Get::Integer(_) => ColumnType::Integer,
             Get::BigInt(_) => ColumnType::BigInt,
         };
-        ColumnSpec { name: self.name, doc: self.doc, kind, role: self.role, hidden: self.hidden, stored: true }
+        ColumnSpec {
+            name: self.name,
+            doc: self.doc,
+            kind,
+            role: self.role,
+            hidden: self.hidden,
+            stored: self.joined.is_none(),
+            joined: self.joined,
+        }
     }
 
     /// Hands the column's value of `record` to `take`.
@@ -105,13 +122,15 @@ pub struct ColumnSpec {
     pub kind: ColumnType,
     pub role: Role,
     pub hidden: bool,
-    /// Declared by the table and kept in the row's bytes; the others (`time`, `eid`, `as_of`, …) come with the kind.
+    /// Declared by the table and kept in the row's bytes; the others (`time`, `eid`, `as_of`, …) come with the kind, or are joined.
     pub stored: bool,
+    /// The column of `container_history` that it is filled from when it is read.
+    pub joined: Option<&'static str>,
 }
 
 impl ColumnSpec {
     const fn own(name: &'static str, kind: ColumnType, role: Role, hidden: bool, doc: &'static str) -> Self {
-        Self { name, doc, kind, role, hidden, stored: false }
+        Self { name, doc, kind, role, hidden, stored: false, joined: None }
     }
 
     /// osquery's column options: INDEX 1, ADDITIONAL 4, OPTIMIZED 8, HIDDEN 16. Never 0, which core turns into INDEX.
@@ -163,12 +182,17 @@ impl TableSchema {
 }
 
 /// A declared event table over records `E`.
-#[expect(missing_debug_implementations, reason = "made of functions")]
 pub struct EventTable<E: 'static> {
     pub name: &'static str,
     pub doc: &'static str,
     pub columns: &'static [Column<E>],
     pub examples: &'static [(&'static str, &'static str)],
+}
+
+impl<E> fmt::Debug for EventTable<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("EventTable").field(&self.name).finish()
+    }
 }
 
 impl<E> EventTable<E> {
@@ -193,7 +217,6 @@ impl<E> EventTable<E> {
 }
 
 /// A declared history table over states `S`. Its first declared column is the key that intervals are found by.
-#[expect(missing_debug_implementations, reason = "made of functions")]
 pub struct HistoryTable<S: 'static> {
     pub name: &'static str,
     pub doc: &'static str,
@@ -201,6 +224,12 @@ pub struct HistoryTable<S: 'static> {
     /// The sources (as in `recorder_gaps.source`) whose blindness makes an interval incomplete.
     pub witnesses: &'static [&'static str],
     pub examples: &'static [(&'static str, &'static str)],
+}
+
+impl<S> fmt::Debug for HistoryTable<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("HistoryTable").field(&self.name).finish()
+    }
 }
 
 impl<S> HistoryTable<S> {

@@ -6,7 +6,7 @@ use std::{
     },
 };
 
-use mayfly_history::{Sink, feed::FeedStatus, recorder::Sinks, sink::Bell};
+use mayfly_history::{feed::FeedStatus, recorder::Sinks, sink::Bell};
 
 use super::*;
 
@@ -14,7 +14,7 @@ const SOON: Duration = Duration::from_secs(10);
 
 fn handle() -> Handle {
     let bell = Bell::default();
-    Handle::detached(Sinks { containers: Sink::new(64, bell.clone()), images: Sink::new(64, bell) })
+    Handle::detached(Sinks::new(bell))
 }
 
 fn site(endpoint: &str) -> Site {

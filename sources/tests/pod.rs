@@ -8,7 +8,6 @@ use std::{
 };
 
 use mayfly_history::{
-    Sink,
     container::{Action, Report, State, Witness},
     recorder::{Handle, Sinks},
     sink::Bell,
@@ -217,7 +216,7 @@ fn follow(socket: &Path) -> Result<(mayfly_sources::Sources, Sinks)> {
     let on = RuntimeConfig { enabled: true, endpoints: vec![format!("unix://{}", socket.display())] };
     let config = SourcesConfig { docker: off.clone(), podman: off, containerd: on.clone(), cri: on };
     let bell = Bell::default();
-    let sinks = Sinks { containers: Sink::new(4096, bell.clone()), images: Sink::new(64, bell) };
+    let sinks = Sinks::new(bell);
     Ok((mayfly_sources::start(config, Handle::detached(sinks.clone()))?, sinks))
 }
 

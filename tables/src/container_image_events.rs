@@ -4,7 +4,7 @@ use mayfly_history::{EventTable, image::ImageEvent, text};
 
 use crate::events::Events;
 
-pub(crate) static TABLE: Events<ImageEvent> = Events::of(&CONTAINER_IMAGE_EVENTS);
+pub(crate) static TABLE: Events<ImageEvent> = Events::pushed(&CONTAINER_IMAGE_EVENTS);
 
 /// What happened to container images.
 pub static CONTAINER_IMAGE_EVENTS: EventTable<ImageEvent> = EventTable {

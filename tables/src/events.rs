@@ -1,9 +1,10 @@
 //! Answers for all event tables.
 
-use std::{fmt::Write, sync::OnceLock};
+use std::{fmt::Write, ops::ControlFlow, sync::OnceLock};
 
 use mayfly_history::{
-    Cell, Eid, EventTable, Role, TableSchema,
+    Cell, Eid, EventTable, Record, Role, TableSchema,
+    recorder::Declarations,
     store::{EventScan, Reader},
 };
 
@@ -11,6 +12,7 @@ use crate::{
     bounds::{Bounds, Unit},
     parameter,
     query::{Answered, Query, Rows, Table, TableError},
+    who::Who,
 };
 
 /// Positions of the columns E, which every event table begins with.
@@ -23,17 +25,32 @@ const EID: usize = 2;
 pub struct Events<E: 'static> {
     declaration: &'static EventTable<E>,
     schema: OnceLock<TableSchema>,
+    declare: Option<fn(&mut Declarations, &'static EventTable<E>)>,
 }
 
 impl<E> Events<E> {
+    /// A table whose rows a reducer of the recorder writes.
     pub const fn of(declaration: &'static EventTable<E>) -> Self {
-        Self { declaration, schema: OnceLock::new() }
+        Self { declaration, schema: OnceLock::new(), declare: None }
+    }
+}
+
+impl<E: Record> Events<E> {
+    /// A table whose rows are the records that sources push.
+    pub const fn pushed(declaration: &'static EventTable<E>) -> Self {
+        Self { declaration, schema: OnceLock::new(), declare: Some(Declarations::add_events::<E>) }
     }
 }
 
 impl<E> Table for Events<E> {
     fn schema(&self) -> &TableSchema {
         self.schema.get_or_init(|| self.declaration.schema())
+    }
+
+    fn declare(&self, declarations: &mut Declarations) {
+        if let Some(declare) = self.declare {
+            declare(declarations, self.declaration);
+        }
     }
 
     fn generate(&self, store: &Reader, query: &Query, rows: &mut dyn Rows) -> Result<Answered, TableError> {
@@ -44,7 +61,10 @@ impl<E> Table for Events<E> {
             _ => return Err(TableError::Parameter(format!("{}.consumer takes one value at a time", schema.name))),
         };
         let mut eid = String::new();
-        let scanned = store.events(schema, &scan(schema, query), &mut |event| {
+        let mut scan = scan(schema, query);
+        let mut who = Who::new(schema, query, store, &mut scan.wanted);
+        let mut failed = None;
+        let scanned = store.events(schema, &scan, &mut |event| {
             if query.wants(EID) {
                 eid.clear();
                 // Writing to a String does not fail.
@@ -53,9 +73,20 @@ impl<E> Table for Events<E> {
             let seconds = event.time_ns.div_euclid(Unit::Second as i64);
             let mut row = Vec::with_capacity(schema.columns.len());
             row.extend([Cell::Int(seconds), Cell::Int(event.time_ns), Cell::Text(&eid), consumer]);
-            row.extend_from_slice(event.cells);
+            match &mut who {
+                None => row.extend_from_slice(event.cells),
+                Some(who) => {
+                    if let Err(error) = who.fill(&mut row, event.cells, event.time_ns) {
+                        failed = Some(error);
+                        return ControlFlow::Break(());
+                    }
+                }
+            }
             rows.row(&row)
         })?;
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
         Ok(Answered { rows: scanned.rows, cut: scanned.cut })
     }
 }

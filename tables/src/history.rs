@@ -1,9 +1,10 @@
 //! Answers for all history tables.
 
-use std::sync::OnceLock;
+use std::{ops::ControlFlow, sync::OnceLock};
 
 use mayfly_history::{
-    Cell, HistoryTable, Nanos, Role, TableSchema,
+    Cell, Fact, HistoryTable, Nanos, Role, TableSchema,
+    recorder::Declarations,
     store::{IntervalScan, Reader},
 };
 
@@ -13,6 +14,7 @@ use crate::{
     complete::{Blindness, Interval},
     parameter,
     query::{Answered, Query, Rows, Table, TableError},
+    who::Who,
 };
 
 /// A history table that can be asked.
@@ -20,17 +22,32 @@ use crate::{
 pub struct History<S: 'static> {
     declaration: &'static HistoryTable<S>,
     schema: OnceLock<TableSchema>,
+    declare: Option<fn(&mut Declarations, &'static HistoryTable<S>)>,
 }
 
 impl<S> History<S> {
+    /// A history whose intervals a reducer of the recorder writes.
     pub const fn of(declaration: &'static HistoryTable<S>) -> Self {
-        Self { declaration, schema: OnceLock::new() }
+        Self { declaration, schema: OnceLock::new(), declare: None }
+    }
+}
+
+impl<S: Fact> History<S> {
+    /// A history whose intervals follow from the changes that sources push.
+    pub const fn pushed(declaration: &'static HistoryTable<S>) -> Self {
+        Self { declaration, schema: OnceLock::new(), declare: Some(Declarations::add_history::<S>) }
     }
 }
 
 impl<S> Table for History<S> {
     fn schema(&self) -> &TableSchema {
         self.schema.get_or_init(|| self.declaration.schema())
+    }
+
+    fn declare(&self, declarations: &mut Declarations) {
+        if let Some(declare) = self.declare {
+            declare(declarations, self.declaration);
+        }
     }
 
     fn generate(&self, store: &Reader, query: &Query, rows: &mut dyn Rows) -> Result<Answered, TableError> {
@@ -54,6 +71,8 @@ impl<S> Table for History<S> {
         if let Some(wanted) = endpoint.and_then(|column| scan.wanted.get_mut(column)) {
             *wanted |= judges;
         }
+        let mut who = Who::new(schema, query, store, &mut scan.wanted);
+        let mut failed = None;
         for (instant, echo) in instants {
             scan.as_of = instant;
             scan.limit = Query { max_rows: query.max_rows.map(|most| most.saturating_sub(answered.rows)), ..Query::default() }.limit();
@@ -72,7 +91,15 @@ impl<S> Table for History<S> {
                 let ns = |time: Option<Nanos>| time.map_or(Cell::Null, Cell::Int);
                 let seconds = |time: Option<Nanos>| ns(time.map(|t| t.div_euclid(Unit::Second as i64)));
                 let mut row = Vec::with_capacity(schema.columns.len());
-                row.extend_from_slice(interval.cells);
+                match &mut who {
+                    None => row.extend_from_slice(interval.cells),
+                    Some(who) => {
+                        if let Err(error) = who.fill(&mut row, interval.cells, instant.unwrap_or(interval.valid_from_ns)) {
+                            failed = Some(error);
+                            return ControlFlow::Break(());
+                        }
+                    }
+                }
                 row.extend([
                     seconds(Some(interval.valid_from_ns)),
                     seconds(interval.valid_to_ns),
@@ -87,6 +114,9 @@ impl<S> Table for History<S> {
                 stopped |= flow.is_break();
                 flow
             })?;
+            if let Some(error) = failed {
+                return Err(error.into());
+            }
             answered.rows += scanned.rows;
             answered.cut |= scanned.cut;
             if stopped {

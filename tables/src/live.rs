@@ -37,6 +37,7 @@ impl<R> Live<R> {
                 role: Role::Parameter,
                 hidden: true,
                 stored: false,
+                joined: None,
             });
         }
         TableSchema { name: self.name, doc: self.doc, kind: TableKind::Live, columns, examples: self.examples }

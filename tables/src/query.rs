@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use mayfly_history::{
     Cell, Eid, TableSchema,
+    recorder::Declarations,
     store::{Limit, Reader, StoreError},
 };
 
@@ -105,6 +106,9 @@ pub struct Answered {
 /// A table that can be asked.
 pub trait Table: Sync {
     fn schema(&self) -> &TableSchema;
+
+    /// Tells the recorder what it has to write for this table, where that is not a reducer's.
+    fn declare(&self, _declarations: &mut Declarations) {}
 
     /// Answers `query` from the store. Rows may be a superset of what the constraints say.
     fn generate(&self, store: &Reader, query: &Query, rows: &mut dyn Rows) -> Result<Answered, TableError>;

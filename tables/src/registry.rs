@@ -1,13 +1,19 @@
 //! Every table that Mayfly serves.
 
+use mayfly_history::recorder::Declarations;
+
 use crate::{
-    container_history, container_image_events, container_lifecycle_events, query::Table, recorder_gaps, recorder_info, recorder_sources,
+    container_history, container_image_events, container_lifecycle_events, container_process_events, container_socket_events, oom_events,
+    query::Table, recorder_gaps, recorder_info, recorder_sources,
 };
 
 pub static TABLES: &[&dyn Table] = &[
     &container_lifecycle_events::TABLE,
     &container_history::TABLE,
     &container_image_events::TABLE,
+    &container_process_events::TABLE,
+    &container_socket_events::TABLE,
+    &oom_events::TABLE,
     &recorder_sources::TABLE,
     &recorder_gaps::TABLE,
     &recorder_info::TABLE,
@@ -16,4 +22,14 @@ pub static TABLES: &[&dyn Table] = &[
 /// The table of that name.
 pub fn find(name: &str) -> Option<&'static dyn Table> {
     TABLES.iter().copied().find(|t| t.schema().name == name)
+}
+
+/// What the recorder writes so that these tables have answers.
+pub fn declarations() -> Declarations {
+    let mut declarations =
+        Declarations::new(&container_lifecycle_events::CONTAINER_LIFECYCLE_EVENTS, &container_history::CONTAINER_HISTORY);
+    for table in TABLES {
+        table.declare(&mut declarations);
+    }
+    declarations
 }

@@ -5,66 +5,69 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
 };
 
-use super::{Declarations, course::Span, ledger::Ledger, subject::Subject};
+use super::{
+    course::Span,
+    ledger::Ledger,
+    logs::{self, Logs, TableId},
+    subject::Subject,
+};
 use crate::{
-    container::{ContainerEvent, ContainerKey, ContainerState},
+    container::{ContainerKey, ContainerState},
     feed::{Feed, FeedStatus, Gap},
-    image::ImageEvent,
     sink::Cursor,
-    store::{EventLog, Interval, IntervalLog, RowBuf, StoreError, Transaction, Writer},
+    store::{Interval, IntervalLog, RowBuf, StoreError, Transaction, Writer},
+    table::{Column, HistoryTable},
     time::{Nanos, now},
 };
 
 /// Rows that are kept while the store fails; of more, the oldest are evicted.
 const MOST_ROWS: usize = 16_384;
-/// Where the images that were told are kept among the subjects; no container's key looks like it.
-pub(super) const IMAGES: &str = "images";
-
-/// Where the rows go.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Logs {
-    containers: EventLog,
-    history: IntervalLog,
-    images: EventLog,
-}
-
-impl Logs {
-    pub(super) fn open(writer: &mut Writer, declarations: &Declarations) -> Result<Self, StoreError> {
-        Ok(Self {
-            containers: writer.events(&declarations.container_events.schema())?,
-            history: writer.history(&declarations.container_history.schema())?,
-            images: writer.events(&declarations.image_events.schema())?,
-        })
-    }
-}
-
-#[derive(Debug)]
-enum Table {
-    Containers,
-    Images,
-}
-
 /// An encoded row.
 #[derive(Debug)]
 struct Row {
-    table: Table,
+    table: TableId,
     time_ns: Nanos,
     bytes: RowBuf,
     /// One for each report that it stands for.
     feeds: Vec<Feed>,
 }
 
+/// What names an interval in the store: table, start, key and scope.
+type IntervalName = (TableId, Nanos, String, String);
+
+/// The rest of an interval, encoded.
+#[derive(Debug)]
+struct Content {
+    to_ns: Option<Nanos>,
+    ended_reason: &'static str,
+    evidence: String,
+    row: RowBuf,
+}
+
+/// An interval that is to be stored, in place of the one with the same key, scope and start.
+#[derive(Debug)]
+pub(super) struct Written<'f, S> {
+    pub(super) key: String,
+    pub(super) scope: String,
+    pub(super) from_ns: Nanos,
+    pub(super) to_ns: Option<Nanos>,
+    pub(super) ended_reason: &'static str,
+    pub(super) evidence: String,
+    pub(super) fact: &'f S,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     rows: VecDeque<Row>,
+    intervals: BTreeMap<IntervalName, Content>,
+    /// What lanes keep for the next recorder; `None` forgets it.
+    subjects: BTreeMap<String, Option<Vec<u8>>>,
     /// Reports that only added evidence: counted as stored with the subjects.
     known: Vec<(Feed, Nanos)>,
     dirty: BTreeSet<ContainerKey>,
     former: Vec<Subject>,
     forgotten: Vec<ContainerKey>,
     cursors: BTreeMap<String, Cursor>,
-    /// The images that were told, where that changed.
-    pub(super) images_told: Option<Vec<u8>>,
     pub(super) gaps: Vec<Gap>,
     pub(super) sources: Option<Vec<FeedStatus>>,
     pub(super) notes: Vec<(String, String)>,
@@ -75,6 +78,8 @@ pub(super) struct Batch {
 impl Batch {
     pub(super) fn is_empty(&self) -> bool {
         self.rows.is_empty()
+            && self.intervals.is_empty()
+            && self.subjects.is_empty()
             && self.known.is_empty()
             && self.dirty.is_empty()
             && self.former.is_empty()
@@ -82,20 +87,30 @@ impl Batch {
             && self.cursors.is_empty()
             && self.gaps.is_empty()
             && self.notes.is_empty()
-            && self.images_told.is_none()
             && self.sources.is_none()
     }
 
-    pub(super) fn add_container_event(&mut self, declarations: &Declarations, event: &ContainerEvent, feeds: Vec<Feed>) {
+    /// Adds an event's row; `feeds`: one for each report that it stands for.
+    pub(super) fn add_event<E>(&mut self, table: TableId, columns: &[Column<E>], event: &E, time_ns: Nanos, feeds: Vec<Feed>) {
         let mut bytes = RowBuf::default();
-        bytes.encode(declarations.container_events.columns, event);
-        self.add(Row { table: Table::Containers, time_ns: event.time_ns, bytes, feeds });
+        bytes.encode(columns, event);
+        self.add(Row { table, time_ns, bytes, feeds });
     }
 
-    pub(super) fn add_image_event(&mut self, declarations: &Declarations, event: &ImageEvent, feed: Feed) {
-        let mut bytes = RowBuf::default();
-        bytes.encode(declarations.image_events.columns, event);
-        self.add(Row { table: Table::Images, time_ns: event.time_ns, bytes, feeds: vec![feed] });
+    /// Adds an interval that a lane keeps.
+    pub(super) fn add_interval<S>(&mut self, table: TableId, columns: &[Column<S>], written: Written<'_, S>) {
+        let Written { key, scope, from_ns, to_ns, ended_reason, evidence, fact } = written;
+        let mut row = RowBuf::default();
+        row.encode(columns, fact);
+        self.intervals.insert((table, from_ns, key, scope), Content { to_ns, ended_reason, evidence, row });
+        if self.intervals.len() > MOST_ROWS && self.intervals.pop_first().is_some() {
+            self.evicted += 1;
+        }
+    }
+
+    /// Keeps something of a lane for the next recorder, or forgets it.
+    pub(super) fn keep(&mut self, name: String, value: Option<Vec<u8>>) {
+        self.subjects.insert(name, value);
     }
 
     fn add(&mut self, row: Row) {
@@ -154,13 +169,13 @@ impl Batch {
     pub(super) fn commit(
         &mut self,
         writer: &mut Writer,
-        logs: Logs,
-        declarations: &Declarations,
+        logs: &Logs,
+        history: &'static HistoryTable<ContainerState>,
         ledger: &mut Ledger,
     ) -> Result<(), StoreError> {
         // What the subjects say is in the store is undone with the transaction.
         let mut before = Vec::new();
-        let written = self.write(writer, logs, declarations, ledger, &mut before);
+        let written = self.write(writer, logs, history, ledger, &mut before);
         if written.is_err() {
             for (key, was) in before {
                 if let Some(subject) = ledger.subject_mut(&key) {
@@ -179,24 +194,31 @@ impl Batch {
     fn write(
         &mut self,
         writer: &mut Writer,
-        logs: Logs,
-        declarations: &Declarations,
+        logs: &Logs,
+        history: &'static HistoryTable<ContainerState>,
         ledger: &mut Ledger,
         before: &mut Vec<(ContainerKey, Vec<(Nanos, u64)>)>,
     ) -> Result<(), StoreError> {
         let mut tx = writer.begin()?;
         let mut oversized = Vec::new();
         for (at, row) in self.rows.iter().enumerate() {
-            let log = match row.table {
-                Table::Containers => logs.containers,
-                Table::Images => logs.images,
-            };
-            match tx.append(log, row.time_ns, &row.bytes) {
+            match tx.append(logs.events(row.table), row.time_ns, &row.bytes) {
                 Err(error @ StoreError::RowTooLong { .. }) => oversized.push((at, error)),
                 result => drop(result?),
             }
         }
-        let history = History { log: logs.history, declarations };
+        for ((table, from_ns, key, scope), content) in &self.intervals {
+            let Content { to_ns, ended_reason, evidence, row } = content;
+            let interval = Interval { key, scope, valid_from_ns: *from_ns, valid_to_ns: *to_ns, ended_reason, evidence };
+            put(&mut tx, logs.history(*table), &interval, row)?;
+        }
+        for (name, value) in &self.subjects {
+            match value {
+                Some(value) => tx.put_subject(name, value)?,
+                None => tx.remove_subject(name)?,
+            }
+        }
+        let history = History { log: logs.history(logs::CONTAINER_HISTORY), columns: history.columns };
         for former in &self.former {
             history.write(&mut tx, former)?;
         }
@@ -212,9 +234,6 @@ impl Batch {
         }
         for key in &self.forgotten {
             tx.remove_subject(&subject_key(key))?;
-        }
-        if let Some(told) = &self.images_told {
-            tx.put_subject(IMAGES, told)?;
         }
         for (stream, cursor) in &self.cursors {
             tx.set_cursor(stream, cursor)?;
@@ -241,12 +260,12 @@ impl Batch {
 
 /// Writes the intervals of containers.
 #[derive(Clone, Copy)]
-struct History<'d> {
+struct History {
     log: IntervalLog,
-    declarations: &'d Declarations,
+    columns: &'static [Column<ContainerState>],
 }
 
-impl History<'_> {
+impl History {
     /// Brings the store from what was written to what follows from the evidence now; returns what is written then.
     fn write(&self, tx: &mut Transaction<'_>, subject: &Subject) -> Result<Vec<(Nanos, u64)>, StoreError> {
         let (key, spans) = (&subject.key, subject.intervals());
@@ -271,15 +290,21 @@ impl History<'_> {
                 evidence: &span.evidence,
             };
             let state = ContainerState { key: key.clone(), state: span.state, details: span.details };
-            row.encode(self.declarations.container_history.columns, &state);
-            match tx.put_interval(self.log, &interval, &row) {
-                Err(error @ StoreError::RowTooLong { .. }) => {
-                    tracing::warn!(container = %key.container_id, %error, "an interval is left out");
-                }
-                result => result?,
-            }
+            row.encode(self.columns, &state);
+            put(tx, self.log, &interval, &row)?;
         }
         Ok(written)
+    }
+}
+
+/// Stores an interval; one that is too long is said and left out.
+fn put(tx: &mut Transaction<'_>, log: IntervalLog, interval: &Interval<'_>, row: &RowBuf) -> Result<(), StoreError> {
+    match tx.put_interval(log, interval, row) {
+        Err(error @ StoreError::RowTooLong { .. }) => {
+            tracing::warn!(key = interval.key, scope = interval.scope, %error, "an interval is left out");
+            Ok(())
+        }
+        result => result,
     }
 }
 

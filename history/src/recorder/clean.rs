@@ -1,11 +1,11 @@
 //! What is done to every report before anything of it is kept: secrets are dropped, sizes bounded. The one place for it.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 use crate::{
+    bound::{MOST_AHEAD, bound, bound_option, bound_time, replace},
     cell::MAX_CELL,
     container::{ContainerKey, Details, Report},
-    image::ImageEvent,
     redact::Redaction,
     time::Nanos,
 };
@@ -15,9 +15,6 @@ const LONGEST_NAME: usize = 4096;
 /// Most labels or attributes of one report.
 const MOST_ENTRIES: usize = 1024;
 const MOST_ADDRESSES: usize = 64;
-
-/// How far ahead of ours the clock of whoever tells of an event may be, in nanoseconds.
-const MOST_AHEAD: Nanos = 2_000_000_000;
 
 /// `now_ns`: when the report was taken. What is told of a time that is still to come is not believed.
 pub(super) fn report(report: &mut Report, redaction: &Redaction, now_ns: Nanos) {
@@ -42,22 +39,6 @@ pub(super) fn report(report: &mut Report, redaction: &Redaction, now_ns: Nanos) 
             }
         }
     }
-}
-
-pub(super) fn image(event: &mut ImageEvent, now_ns: Nanos) {
-    bound_time(&mut event.time_ns, now_ns);
-    for text in [&mut event.image, &mut event.image_id, &mut event.image_digest] {
-        bound_option(text, LONGEST_NAME);
-    }
-    bound(&mut event.runtime_namespace, LONGEST_ID);
-    bound(&mut event.endpoint, LONGEST_NAME);
-}
-
-/// Returns what was told, where it cannot be.
-fn bound_time(time_ns: &mut Nanos, now_ns: Nanos) -> Option<Nanos> {
-    let told = *time_ns;
-    *time_ns = told.clamp(0, now_ns.saturating_add(MOST_AHEAD).max(0));
-    (*time_ns != told).then_some(told)
 }
 
 fn bound_key(key: &mut ContainerKey) {
@@ -148,30 +129,13 @@ fn clean_map(map: &mut BTreeMap<String, String>, redaction: &Redaction) {
     }
 }
 
-fn replace(text: &mut String, with: impl FnOnce(&str) -> Cow<'_, str>) {
-    let new = with(text);
-    if *new != **text {
-        *text = new.into_owned();
-    }
-}
-
-fn bound(text: &mut String, most: usize) {
-    if text.len() > most {
-        text.truncate(text.floor_char_boundary(most));
-    }
-}
-
-fn bound_option(text: &mut Option<String>, most: usize) {
-    if let Some(text) = text {
-        bound(text, most);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         container::{Action, Witness},
+        image::ImageEvent,
+        record::Record,
         recorder::tests::{docker, event},
     };
 
@@ -214,7 +178,7 @@ mod tests {
             assert_eq!(event.details.run.started_ns.is_some(), told <= kept);
         }
         let mut pull = ImageEvent { time_ns: Nanos::MAX, ..ImageEvent::default() };
-        image(&mut pull, now_ns);
+        pull.clean(&Redaction::default(), now_ns);
         assert_eq!(pull.time_ns, now_ns + MOST_AHEAD);
     }
 

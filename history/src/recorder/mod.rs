@@ -3,23 +3,28 @@
 mod batch;
 mod clean;
 mod course;
+mod declarations;
 mod directory;
 mod facts;
 mod gaps;
 mod hold;
-mod images;
+mod lane;
 mod ledger;
 mod lock;
+mod logs;
 mod recover;
+mod sinks;
 mod storm;
 mod subject;
 #[cfg(test)]
 mod tests;
+mod timeline;
+mod told;
 mod worker;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt, io,
+    io,
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
@@ -29,33 +34,17 @@ use std::{
 };
 
 use crate::{
-    container::{ContainerEvent, ContainerState, Report},
     feed::Feed,
-    image::ImageEvent,
     redact::Redaction,
-    sink::{Bell, Cursor, Sink},
+    sink::{Bell, Cursor},
     store::{Reader, StoreError, StoreOptions, Writer},
-    table::{EventTable, HistoryTable},
     time::{Nanos, now},
 };
 
+pub use declarations::Declarations;
 pub use directory::Directory;
 pub use lock::{Holder, Lock, LockError, Role, holder};
-
-/// The declarations that the recorder writes by.
-#[derive(Clone, Copy)]
-pub struct Declarations {
-    pub container_events: &'static EventTable<ContainerEvent>,
-    pub container_history: &'static HistoryTable<ContainerState>,
-    pub image_events: &'static EventTable<ImageEvent>,
-}
-
-impl fmt::Debug for Declarations {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = [self.container_events.name, self.container_history.name, self.image_events.name];
-        f.debug_tuple("Declarations").field(&names).finish()
-    }
-}
+pub use sinks::Sinks;
 
 /// How to record.
 #[derive(Clone, Debug)]
@@ -66,17 +55,6 @@ pub struct RecorderOptions {
     pub redaction: Redaction,
     /// `version`, `config_path`, … for `recorder_info`; `pid` and `started_ns` are added.
     pub notes: Vec<(String, String)>,
-}
-
-/// Items that the rings between sources and the recorder hold.
-const CONTAINER_RING: usize = 8192;
-const IMAGE_RING: usize = 1024;
-
-/// Where sources push. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Sinks {
-    pub containers: Sink<Report>,
-    pub images: Sink<ImageEvent>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -155,10 +133,14 @@ impl Recorder {
         let RecorderOptions { state_dir: dir, store, redaction, mut notes } = options;
         let mut opened = Writer::open(&dir, &store)?;
         let blind_since = opened.last_alive;
-        let kept = match worker::Kept::read(&mut opened.writer, &declarations) {
+        let shared = Arc::new(Shared { blind_since, state_dir: Some(dir.clone()), ..Shared::default() });
+        let sinks = Sinks::new(shared.bell.clone());
+        let (events, history) = (declarations.container_events, declarations.container_history);
+        let (lanes, tables) = declarations.open(&sinks);
+        let kept = match worker::Kept::read(&mut opened.writer, &tables) {
             Err(error) if error.is_corrupt() => {
                 opened = opened.writer.set_aside()?;
-                worker::Kept::read(&mut opened.writer, &declarations)?
+                worker::Kept::read(&mut opened.writer, &tables)?
             }
             kept => kept?,
         };
@@ -167,10 +149,8 @@ impl Recorder {
         }
         notes.push(("pid".into(), std::process::id().to_string()));
         notes.push(("started_ns".into(), now().to_string()));
-        let shared = Arc::new(Shared { blind_since, state_dir: Some(dir.clone()), ..Shared::default() });
-        let bell = shared.bell.clone();
-        let sinks = Sinks { containers: Sink::new(CONTAINER_RING, bell.clone()), images: Sink::new(IMAGE_RING, bell) };
-        let beginning = worker::Beginning { dir, store, declarations, redaction, notes, writer: opened.writer, kept, blind_since };
+        let beginning =
+            worker::Beginning { dir, store, events, history, lanes, tables, redaction, notes, writer: opened.writer, kept, blind_since };
         let worker = worker::Worker::begin(beginning, shared.clone(), sinks.clone());
         let thread = thread::Builder::new().name("recorder".into()).spawn(move || alive(|| worker.run())).map_err(RecorderError::Thread)?;
         Ok(Self { handle: Handle { sinks, shared }, thread })

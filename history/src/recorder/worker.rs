@@ -7,21 +7,23 @@ use std::{
 };
 
 use super::{
-    Declarations, RecorderError, Shared, Sinks,
-    batch::{Batch, IMAGES, Logs},
+    RecorderError, Shared, Sinks,
+    batch::Batch,
     clean,
     gaps::Gaps,
-    images::ImagesTold,
+    lane::{Desk, Lane, lane_of},
     ledger::{Ledger, Moment},
+    logs::{self, Logs, TableList},
     subject::Subject,
 };
 use crate::{
-    container::{ContainerKey, Report},
+    container::{ContainerEvent, ContainerKey, ContainerState, Report},
     error::chain,
     feed::{Feed, FeedStatus, Gap},
     redact::Redaction,
     sink::Excess,
     store::{StoreError, StoreOptions, Writer},
+    table::{EventTable, HistoryTable},
     time::{Nanos, now},
 };
 
@@ -40,7 +42,9 @@ const LAST_ATTEMPTS: usize = 3;
 pub(super) struct Worker {
     pub(super) dir: PathBuf,
     pub(super) store: StoreOptions,
-    declarations: Declarations,
+    events: &'static EventTable<ContainerEvent>,
+    history: &'static HistoryTable<ContainerState>,
+    tables: TableList,
     redaction: Redaction,
     shared: Arc<Shared>,
     sinks: Sinks,
@@ -50,7 +54,7 @@ pub(super) struct Worker {
     ledger: Ledger,
     batch: Batch,
     gaps: Gaps,
-    images: ImagesTold,
+    lanes: Vec<Box<dyn Lane>>,
     statuses: Vec<FeedStatus>,
     status_ns: Nanos,
     status_at: Option<Instant>,
@@ -75,7 +79,10 @@ struct Failing {
 pub(super) struct Beginning {
     pub(super) dir: PathBuf,
     pub(super) store: StoreOptions,
-    pub(super) declarations: Declarations,
+    pub(super) events: &'static EventTable<ContainerEvent>,
+    pub(super) history: &'static HistoryTable<ContainerState>,
+    pub(super) lanes: Vec<Box<dyn Lane>>,
+    pub(super) tables: TableList,
     pub(super) redaction: Redaction,
     pub(super) notes: Vec<(String, String)>,
     pub(super) writer: Writer,
@@ -93,21 +100,23 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    pub(super) fn read(writer: &mut Writer, declarations: &Declarations) -> Result<Self, StoreError> {
-        Ok(Self { logs: Logs::open(writer, declarations)?, subjects: writer.subjects()?, open_gaps: writer.open_gaps()? })
+    pub(super) fn read(writer: &mut Writer, tables: &TableList) -> Result<Self, StoreError> {
+        Ok(Self { logs: tables.open(writer)?, subjects: writer.subjects()?, open_gaps: writer.open_gaps()? })
     }
 }
 
 impl Worker {
     /// Takes up what the recorder before this one knew.
     pub(super) fn begin(beginning: Beginning, shared: Arc<Shared>, sinks: Sinks) -> Self {
-        let Beginning { dir, store, declarations, redaction, notes, writer, kept, blind_since } = beginning;
+        let Beginning { dir, store, events, history, mut lanes, tables, redaction, notes, writer, kept, blind_since } = beginning;
         let Kept { logs, subjects, open_gaps } = kept;
-        let (mut ledger, mut images, mut gaps) = (Ledger::default(), ImagesTold::default(), Gaps::default());
+        let (mut ledger, mut gaps) = (Ledger::default(), Gaps::default());
         let moment = Moment { at: Instant::now(), wall_ns: now() };
         for (key, bytes) in subjects {
-            if key == IMAGES {
-                images.restore(&bytes);
+            if let Some(name) = lane_of(&key) {
+                if let Some(lane) = lanes.iter_mut().find(|lane| lane.name() == name) {
+                    lane.restore(&bytes);
+                }
                 continue;
             }
             match serde_json::from_slice::<Subject>(&bytes) {
@@ -131,7 +140,9 @@ impl Worker {
         Self {
             dir,
             store,
-            declarations,
+            events,
+            history,
+            tables,
             redaction,
             shared,
             sinks,
@@ -140,7 +151,7 @@ impl Worker {
             ledger,
             batch,
             gaps,
-            images,
+            lanes,
             statuses: Vec::new(),
             status_ns: moment.wall_ns,
             status_at: None,
@@ -158,6 +169,7 @@ impl Worker {
             let taken = self.drain();
             let moment = Moment { at: Instant::now(), wall_ns: now() };
             self.ledger.settle(moment);
+            self.at_desk(moment, |lane, desk| lane.settle(desk));
             if is_last && taken < MOST_AT_ONCE {
                 return self.finish(moment);
             }
@@ -199,15 +211,15 @@ impl Worker {
     fn next_deadline(&self) -> Instant {
         let retry_at = self.failing.as_ref().map(|f| f.retry_at);
         let others = [self.ledger.next_alarm(), self.status_at, retry_at];
-        others.into_iter().flatten().fold(self.heartbeat_at.min(self.maintain_at), Instant::min)
+        let lanes = self.lanes.iter().filter_map(|lane| lane.next_alarm());
+        others.into_iter().flatten().chain(lanes).fold(self.heartbeat_at.min(self.maintain_at), Instant::min)
     }
 
     /// Takes what the rings hold, up to the size of a batch; returns how much of it.
     fn drain(&mut self) -> usize {
         let moment = Moment { at: Instant::now(), wall_ns: now() };
         let containers = self.sinks.containers.drain(MOST_AT_ONCE);
-        let images = self.sinks.images.drain(MOST_AT_ONCE);
-        let taken = containers.len().max(images.len());
+        let mut taken = containers.len();
         for mut received in containers {
             clean::report(&mut received.item, &self.redaction, moment.wall_ns);
             let cursor = received.cursor.take().map(|cursor| (received.feed.stream(), cursor));
@@ -222,19 +234,16 @@ impl Worker {
                 self.ledger.note_shed(&event.key, events, moment);
             }
         }
-        for mut received in images {
-            clean::image(&mut received.item, moment.wall_ns);
-            if let Some(cursor) = received.cursor {
-                self.batch.set_cursor(received.feed.stream(), cursor);
-            }
-            if self.images.is_new(&received.item) {
-                self.batch.add_image_event(&self.declarations, &received.item, received.feed);
-                self.batch.images_told = Some(self.images.to_bytes());
-            } else {
-                self.batch.add_known([(received.feed, received.item.time_ns)]);
-            }
-        }
+        self.at_desk(moment, |lane, desk| taken = taken.max(lane.drain(MOST_AT_ONCE, desk)));
         taken
+    }
+
+    /// Lets each lane do something.
+    fn at_desk(&mut self, moment: Moment, mut work: impl FnMut(&mut dyn Lane, &mut Desk<'_>)) {
+        let mut desk = Desk { batch: &mut self.batch, redaction: &self.redaction, moment };
+        for lane in &mut self.lanes {
+            work(&mut **lane, &mut desk);
+        }
     }
 
     /// Moves what the ledger gave out into the batch.
@@ -244,7 +253,7 @@ impl Worker {
             if told.event.recovered {
                 self.gaps.count_recovered(&told.event.key.endpoint, told.event.time_ns);
             }
-            self.batch.add_container_event(&self.declarations, &told.event, told.feeds);
+            self.batch.add_event(logs::CONTAINER_EVENTS, self.events.columns, &*told.event, told.event.time_ns, told.feeds);
         }
         for (key, noticed_ns) in output.vanished {
             self.gaps.note_vanished(&key, noticed_ns);
@@ -332,7 +341,7 @@ impl Worker {
             Some(opened) => opened,
             None => self.reopen()?,
         };
-        let written = self.batch.commit(&mut writer, logs, &self.declarations, &mut self.ledger);
+        let written = self.batch.commit(&mut writer, &logs, self.history, &mut self.ledger);
         self.writer = Some((writer, logs));
         written
     }
@@ -372,7 +381,7 @@ impl Worker {
         let Some((writer, _)) = self.writer.take() else { return self.note_failure(error) };
         let replaced = writer.set_aside().and_then(|opened| {
             let mut writer = opened.writer;
-            let logs = Logs::open(&mut writer, &self.declarations)?;
+            let logs = self.tables.open(&mut writer)?;
             Ok((writer, logs, opened.set_aside))
         });
         match replaced {
@@ -395,7 +404,7 @@ impl Worker {
     /// Opens a store again that could not be replaced at once.
     fn reopen(&mut self) -> Result<(Writer, Logs), StoreError> {
         let mut writer = Writer::open(&self.dir, &self.store)?.writer;
-        let logs = Logs::open(&mut writer, &self.declarations)?;
+        let logs = self.tables.open(&mut writer)?;
         self.write_anew();
         Ok((writer, logs))
     }
@@ -406,7 +415,7 @@ impl Worker {
         self.batch.add_dirty(keys);
         self.statuses.clear();
         self.status_at = Some(Instant::now());
-        self.batch.images_told = Some(self.images.to_bytes());
+        self.at_desk(Moment { at: Instant::now(), wall_ns: now() }, |lane, desk| lane.write_anew(desk));
         self.shared.bell.ring();
     }
 

@@ -15,7 +15,7 @@ impl RowBuf {
     /// Replaces the content by the stored columns of `record`, in the order of the declaration.
     pub fn encode<R>(&mut self, columns: &[Column<R>], record: &R) {
         self.clear();
-        for column in columns {
+        for column in columns.iter().filter(|c| c.joined.is_none()) {
             column.visit(record, &mut |cell| self.push(cell));
         }
     }

@@ -9,7 +9,6 @@ use std::{
 use h2::{RecvStream, server::SendResponse};
 use http::{HeaderMap, Request, Response};
 use mayfly_history::{
-    Sink,
     container::{Action, ContainerEvent, Report, State},
     recorder::{Handle, Sinks},
     sink::Bell,
@@ -115,7 +114,7 @@ async fn events_of_cri_o_are_recorded_and_a_broken_stream_is_a_gap() {
     let off = RuntimeConfig { enabled: false, endpoints: Vec::new() };
     let on = RuntimeConfig { enabled: true, endpoints: vec![socket.display().to_string()] };
     let bell = Bell::default();
-    let sinks = Sinks { containers: Sink::new(64, bell.clone()), images: Sink::new(1, bell) };
+    let sinks = Sinks::new(bell);
     let config = SourcesConfig { docker: off.clone(), podman: off.clone(), containerd: off, cri: on };
     let sources = crate::start(config, Handle::detached(sinks.clone())).unwrap();
 

@@ -6,8 +6,7 @@ use std::{
 };
 
 use mayfly_history::{
-    Feed, Sink,
-    image::ImageEvent,
+    Feed,
     recorder::{Handle, Sinks},
     sink::Bell,
 };
@@ -108,7 +107,7 @@ impl Fake {
             }
         });
         let bell = Bell::default();
-        let sinks = Sinks { containers: Sink::new(4096, bell.clone()), images: Sink::<ImageEvent>::new(64, bell) };
+        let sinks = Sinks::new(bell);
         let feed = Feed::new("docker", format!("unix://{}", dir.path().join("docker.sock").display()));
         Self { dir, asked, server, hang_up, more, sinks, feed }
     }

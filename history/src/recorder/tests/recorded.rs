@@ -45,8 +45,11 @@ static IMAGES: EventTable<ImageEvent> =
 
 use crate::container::ContainerState;
 
-pub(in crate::recorder) const DECLARATIONS: Declarations =
-    Declarations { container_events: &EVENTS, container_history: &HISTORY, image_events: &IMAGES };
+pub(in crate::recorder) fn declarations() -> Declarations {
+    let mut declarations = Declarations::new(&EVENTS, &HISTORY);
+    declarations.add_events(&IMAGES);
+    declarations
+}
 
 pub(super) fn start(dir: &Path) -> Recorder {
     let options = RecorderOptions {
@@ -55,7 +58,7 @@ pub(super) fn start(dir: &Path) -> Recorder {
         redaction: Redaction::default(),
         notes: vec![("version".into(), "1".into())],
     };
-    Recorder::start(DECLARATIONS, options).unwrap()
+    Recorder::start(declarations(), options).unwrap()
 }
 
 fn texts(cells: &[Cell<'_>]) -> Vec<String> {

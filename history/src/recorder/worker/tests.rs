@@ -7,27 +7,29 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     container::{Action, Witness},
-    recorder::{
-        CONTAINER_RING, IMAGE_RING,
-        tests::{
-            docker, event,
-            recorded::{DECLARATIONS, EVENTS, rows},
-            trouble::{damage, gaps},
-        },
+    recorder::tests::{
+        docker, event,
+        recorded::{EVENTS, declarations, rows},
+        trouble::{damage, gaps},
     },
-    sink::{Received, Sink},
+    sink::Received,
 };
 
 fn worker(dir: &Path) -> Worker {
     let mut writer = Writer::open(dir, &StoreOptions::default()).unwrap().writer;
-    let kept = Kept::read(&mut writer, &DECLARATIONS).unwrap();
     let shared = Arc::new(Shared::default());
-    let bell = shared.bell.clone();
-    let sinks = Sinks { containers: Sink::new(CONTAINER_RING, bell.clone()), images: Sink::new(IMAGE_RING, bell) };
+    let sinks = Sinks::new(shared.bell.clone());
+    let declarations = declarations();
+    let (events, history) = (declarations.container_events, declarations.container_history);
+    let (lanes, tables) = declarations.open(&sinks);
+    let kept = Kept::read(&mut writer, &tables).unwrap();
     let beginning = Beginning {
         dir: dir.to_owned(),
         store: StoreOptions::default(),
-        declarations: DECLARATIONS,
+        events,
+        history,
+        lanes,
+        tables,
         redaction: Redaction::default(),
         notes: Vec::new(),
         writer,

@@ -1,0 +1,163 @@
+//! A lane: one kind of item, from its ring to its tables. Containers have their own, the ledger.
+
+use std::{fmt, time::Instant};
+
+use super::{batch::Batch, ledger::Moment, logs::TableId, timeline::Timeline, told::Told};
+use crate::{
+    fact::{Change, Fact},
+    record::Record,
+    redact::Redaction,
+    sink::{Excess, Sink},
+    table::{EventTable, HistoryTable},
+};
+
+/// What a lane works with.
+#[derive(Debug)]
+pub(super) struct Desk<'d> {
+    pub(super) batch: &'d mut Batch,
+    pub(super) redaction: &'d Redaction,
+    pub(super) moment: Moment,
+}
+
+/// Takes what sources pushed, and writes what follows.
+pub(super) trait Lane: fmt::Debug + Send {
+    /// Its tables' first: under which what it keeps is found.
+    fn name(&self) -> &'static str;
+
+    /// Takes what its ring holds, at most so much; returns how much.
+    fn drain(&mut self, most: usize, desk: &mut Desk<'_>) -> usize;
+
+    /// Does what is due.
+    fn settle(&mut self, _desk: &mut Desk<'_>) {}
+
+    /// When [`Lane::settle`] has something to do.
+    fn next_alarm(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Takes up what the recorder before this one kept of it.
+    fn restore(&mut self, _value: &[u8]) {}
+
+    /// The store is empty: all that is known goes into it.
+    fn write_anew(&mut self, _desk: &mut Desk<'_>) {}
+}
+
+/// Between the parts of the name of what a lane keeps; no key of a container begins with a lane's name and this.
+const SEPARATOR: char = '\u{1f}';
+
+/// The name under which a lane keeps something for the next recorder.
+pub(super) fn kept_name(lane: &str, what: &str) -> String {
+    format!("{lane}{SEPARATOR}{what}")
+}
+
+/// The lane that kept something under that name; `None`: it is a container.
+pub(super) fn lane_of(name: &str) -> Option<&str> {
+    name.split_once(SEPARATOR).map(|(lane, _)| lane)
+}
+
+/// Records that become rows as they come.
+#[derive(Debug)]
+pub(super) struct EventLane<E: 'static> {
+    sink: Sink<E>,
+    table: TableId,
+    declaration: &'static EventTable<E>,
+    told: Told,
+}
+
+impl<E: Record> EventLane<E> {
+    pub(super) fn new(sink: Sink<E>, table: TableId, declaration: &'static EventTable<E>) -> Self {
+        Self { sink, table, declaration, told: Told::default() }
+    }
+
+    fn keep(&self, desk: &mut Desk<'_>) {
+        desk.batch.keep(kept_name(self.declaration.name, "told"), Some(self.told.to_bytes()));
+    }
+}
+
+impl<E: Record> Lane for EventLane<E> {
+    fn name(&self) -> &'static str {
+        self.declaration.name
+    }
+
+    fn drain(&mut self, most: usize, desk: &mut Desk<'_>) -> usize {
+        let received = self.sink.drain(most);
+        let taken = received.len();
+        let columns = self.declaration.columns;
+        let mut is_kept = true;
+        for mut received in received {
+            received.item.clean(desk.redaction, desk.moment.wall_ns);
+            if let Some(cursor) = received.cursor {
+                desk.batch.set_cursor(received.feed.stream(), cursor);
+            }
+            let identity = received.item.identity();
+            if identity.is_some_and(|identity| !self.told.is_new(identity)) {
+                desk.batch.add_known([(received.feed, received.item.time_ns())]);
+                continue;
+            }
+            is_kept &= identity.is_none();
+            desk.batch.add_event(self.table, columns, &received.item, received.item.time_ns(), vec![received.feed]);
+        }
+        if !is_kept {
+            self.keep(desk);
+        }
+        for Excess { first, events } in self.sink.take_excesses() {
+            if let Some(mut row) = first.throttled(events, desk.moment.wall_ns) {
+                row.clean(desk.redaction, desk.moment.wall_ns);
+                desk.batch.add_event(self.table, columns, &row, row.time_ns(), Vec::new());
+            }
+        }
+        taken
+    }
+
+    fn restore(&mut self, value: &[u8]) {
+        self.told.restore(value);
+    }
+
+    fn write_anew(&mut self, desk: &mut Desk<'_>) {
+        self.keep(desk);
+    }
+}
+
+/// Facts whose changes become intervals as they come.
+#[derive(Debug)]
+pub(super) struct HistoryLane<S: Fact> {
+    sink: Sink<Change<S>>,
+    timeline: Timeline<S>,
+    name: &'static str,
+}
+
+impl<S: Fact> HistoryLane<S> {
+    pub(super) fn new(sink: Sink<Change<S>>, table: TableId, declaration: &'static HistoryTable<S>) -> Self {
+        Self { sink, timeline: Timeline::new(table, declaration), name: declaration.name }
+    }
+}
+
+impl<S: Fact> Lane for HistoryLane<S> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn drain(&mut self, most: usize, desk: &mut Desk<'_>) -> usize {
+        let received = self.sink.drain(most);
+        let taken = received.len();
+        for received in received {
+            if let Some(cursor) = received.cursor {
+                desk.batch.set_cursor(received.feed.stream(), cursor);
+            }
+            if let Err(full) = self.timeline.take(received.item, desk) {
+                received.feed.reject(full.to_string());
+            }
+        }
+        taken
+    }
+
+    fn restore(&mut self, value: &[u8]) {
+        if let Err(error) = self.timeline.restore(value) {
+            tracing::warn!(table = self.name, %error, "what held when recording ended cannot be read");
+        }
+    }
+
+    fn write_anew(&mut self, desk: &mut Desk<'_>) {
+        self.timeline.write_anew(desk);
+    }
+}
