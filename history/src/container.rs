@@ -208,6 +208,42 @@ pub struct Details {
     pub run: Run,
 }
 
+/// Bytes of what a map takes on the heap beside its text, an entry.
+const ENTRY: usize = 2 * size_of::<String>() + 16;
+
+impl Details {
+    /// Bytes that it takes with all that it holds, roughly.
+    pub(crate) fn weight(&self) -> usize {
+        let texts = [
+            &self.name,
+            &self.image,
+            &self.image_id,
+            &self.image_digest,
+            &self.command,
+            &self.user,
+            &self.hostname,
+            &self.network_mode,
+            &self.mounts,
+            &self.ports,
+            &self.sandbox_id,
+            &self.run.cgroup_path,
+        ];
+        let addresses = self.run.ip_addresses.iter().chain(&self.run.mac_addresses);
+        size_of::<Self>() + texts.into_iter().flatten().chain(addresses).map(String::len).sum::<usize>() + weight_of(&self.labels)
+    }
+}
+
+impl ContainerEvent {
+    /// The same.
+    pub(crate) fn weight(&self) -> usize {
+        size_of::<Self>() - size_of::<Details>() + self.details.weight() + weight_of(&self.attributes)
+    }
+}
+
+fn weight_of(map: &BTreeMap<String, String>) -> usize {
+    map.iter().map(|(key, value)| ENTRY + key.len() + value.len()).sum()
+}
+
 /// Facts of one run of a container: between a start and the die that ends it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]

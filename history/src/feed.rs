@@ -1,10 +1,13 @@
 //! A source's line to the recorder: its health, its counters, its blind periods.
 
+mod losses;
+
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
 };
 
+use self::losses::Losses;
 use crate::{
     sink::Bell,
     time::{Nanos, now},
@@ -62,6 +65,7 @@ struct Inner {
     source: &'static str,
     endpoint: Arc<str>,
     health: Mutex<Health>,
+    losses: Mutex<Losses>,
     received: AtomicU64,
     stored: AtomicU64,
     evicted: AtomicU64,
@@ -119,6 +123,7 @@ impl Feed {
             source,
             endpoint: endpoint.into(),
             health: Mutex::new(health),
+            losses: Mutex::default(),
             received: AtomicU64::new(0),
             stored: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
@@ -138,6 +143,11 @@ impl Feed {
         }
     }
 
+    /// Whether both are the same feed.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub fn source(&self) -> &'static str {
         self.0.source
     }
@@ -153,6 +163,10 @@ impl Feed {
 
     fn health(&self) -> MutexGuard<'_, Health> {
         self.0.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn losses(&self) -> MutexGuard<'_, Losses> {
+        self.0.losses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says that the source sees events from now on; clears the last hint, keeps the last error.

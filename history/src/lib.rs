@@ -12,6 +12,7 @@ mod error;
 mod fact;
 pub mod feed;
 pub mod image;
+mod memory;
 pub mod oom;
 pub mod process;
 mod record;

@@ -1,4 +1,7 @@
-//! The bounded ring between a source, which never waits, and the recorder.
+//! The bounded ring between sources, which never wait, and the recorder.
+//!
+//! Three bounds, so that nobody's flood costs others their events: one key (a container) holds at most an eighth of the ring; the ring as
+//! a whole holds so many items and so many bytes; and past these it is the feed that holds the most which gives its oldest.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -6,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use crate::feed::Feed;
+use crate::{feed::Feed, time::now};
 
 /// Something that can wait in a ring.
 pub trait Pushed: Send + 'static {
@@ -25,7 +28,20 @@ pub trait Pushed: Send + 'static {
     fn is_trifle(&self) -> bool {
         false
     }
+
+    /// Whether it mends what was lost, e.g. a list of all that exists: it stays where events are evicted.
+    fn mends(&self) -> bool {
+        false
+    }
+
+    /// Bytes that it holds beside its own size, roughly.
+    fn weight(&self) -> usize {
+        0
+    }
 }
+
+/// Bytes that a ring holds at most, beside the size of its items.
+const MOST_BYTES: usize = 12 << 20;
 
 /// Most keys whose rejected events are remembered between two drains; of more, only their feeds count them. A key must fill its
 /// share to be rejected, so that it takes an absent recorder to get there.
@@ -103,9 +119,31 @@ struct Ring<T> {
 
 #[derive(Debug)]
 struct Queue<T> {
-    items: VecDeque<Received<T>>,
+    /// One for each feed that ever pushed.
+    lines: Vec<Line<T>>,
+    items: usize,
+    bytes: usize,
+    /// Of the next item.
+    number: u64,
     shares: HashMap<u64, Share>,
     excesses: HashMap<u64, Excess<T>>,
+}
+
+/// What waits of one feed, the oldest first.
+#[derive(Debug)]
+struct Line<T> {
+    feed: Feed,
+    waiting: VecDeque<Waiting<T>>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    /// Place in the order of all lines.
+    number: u64,
+    share: u64,
+    weight: usize,
+    received: Received<T>,
 }
 
 /// What a key has in the queue.
@@ -119,12 +157,12 @@ impl<T: Pushed> Sink<T> {
     /// A ring of `capacity` items, of which one key may hold an eighth (at least one).
     pub fn new(capacity: usize, bell: Bell) -> Self {
         let capacity = capacity.max(1);
-        let queue = Mutex::new(Queue { items: VecDeque::new(), shares: HashMap::new(), excesses: HashMap::new() });
-        Self(Arc::new(Ring { queue, capacity, share: (capacity / 8).max(1), bell }))
+        let queue = Queue { lines: Vec::new(), items: 0, bytes: 0, number: 0, shares: HashMap::new(), excesses: HashMap::new() };
+        Self(Arc::new(Ring { queue: Mutex::new(queue), capacity, share: (capacity / 8).max(1), bell }))
     }
 
     /// Hands over an item. Never waits: past its key's share the newcomer is rejected, or the key's oldest trifle for one that is
-    /// none; past the capacity the oldest of all is evicted. Each is counted with its feed.
+    /// none; past the capacity the oldest of the feed that has the most is evicted. Each is counted with its feed.
     pub fn push(&self, feed: &Feed, item: T) {
         self.push_received(Received { item, feed: feed.clone(), cursor: None });
     }
@@ -138,29 +176,25 @@ impl<T: Pushed> Sink<T> {
         if received.item.is_event() {
             received.feed.count_received();
         }
+        let waiting = Waiting { number: 0, share: received.item.share(), weight: received.item.weight(), received };
         {
             let mut queue = self.lock();
-            let key = received.item.share();
             let mut rejected = None;
-            if let Some(share) = queue.shares.get(&key)
+            if let Some(share) = queue.shares.get(&waiting.share)
                 && share.items >= self.0.share
             {
-                if received.item.is_trifle() || share.trifles == 0 {
-                    queue.reject(key, received);
+                if waiting.received.item.is_trifle() || share.trifles == 0 {
+                    queue.reject(waiting);
                     return;
                 }
-                rejected = queue.take_oldest_trifle(key);
+                rejected = queue.take_oldest_trifle(waiting.share);
             }
-            if queue.items.len() == self.0.capacity
-                && let Some(oldest) = queue.items.pop_front()
-            {
-                queue.release(&oldest.item);
-                count_lost(&oldest);
-                oldest.feed.count_evicted();
+            while queue.items >= self.0.capacity || (queue.items > 0 && queue.bytes + waiting.weight > MOST_BYTES) {
+                queue.evict(self.0.capacity);
             }
-            queue.hold(received);
+            queue.hold(waiting);
             if let Some(trifle) = rejected {
-                queue.reject(key, trifle);
+                queue.reject(trifle);
             }
         }
         self.0.bell.ring();
@@ -169,10 +203,11 @@ impl<T: Pushed> Sink<T> {
     /// Takes up to `most` items, the oldest first.
     pub fn drain(&self, most: usize) -> Vec<Received<T>> {
         let mut queue = self.lock();
-        let n = most.min(queue.items.len());
-        let taken: Vec<_> = queue.items.drain(..n).collect();
-        for received in &taken {
-            queue.release(&received.item);
+        let mut taken = Vec::with_capacity(most.min(queue.items));
+        while taken.len() < most
+            && let Some(oldest) = queue.take_oldest()
+        {
+            taken.push(oldest.received);
         }
         taken
     }
@@ -187,43 +222,87 @@ impl<T: Pushed> Sink<T> {
     }
 }
 
+impl<T> Line<T> {
+    /// How much of the ring it takes, in bytes of either bound.
+    fn load(&self, capacity: usize) -> usize {
+        (self.waiting.len() * MOST_BYTES / capacity).max(self.bytes)
+    }
+}
+
 impl<T: Pushed> Queue<T> {
-    fn hold(&mut self, received: Received<T>) {
-        let share = self.shares.entry(received.item.share()).or_default();
+    fn hold(&mut self, mut waiting: Waiting<T>) {
+        self.number += 1;
+        waiting.number = self.number;
+        let share = self.shares.entry(waiting.share).or_default();
         share.items += 1;
-        share.trifles += usize::from(received.item.is_trifle());
-        self.items.push_back(received);
+        share.trifles += usize::from(waiting.received.item.is_trifle());
+        self.items += 1;
+        self.bytes += waiting.weight;
+        let feed = &waiting.received.feed;
+        let line = match self.lines.iter().position(|line| line.feed.is(feed)) {
+            Some(at) => &mut self.lines[at],
+            None => self.lines.push_mut(Line { feed: feed.clone(), waiting: VecDeque::new(), bytes: 0 }),
+        };
+        line.bytes += waiting.weight;
+        line.waiting.push_back(waiting);
     }
 
-    fn release(&mut self, item: &T) {
-        let key = item.share();
-        if let Some(share) = self.shares.get_mut(&key) {
+    /// Takes the item at that place of a line, and gives back its share.
+    fn take(&mut self, line: usize, at: usize) -> Option<Waiting<T>> {
+        let line = &mut self.lines[line];
+        let taken = line.waiting.remove(at)?;
+        line.bytes -= taken.weight;
+        self.items -= 1;
+        self.bytes -= taken.weight;
+        if let Some(share) = self.shares.get_mut(&taken.share) {
             share.items -= 1;
-            share.trifles -= usize::from(item.is_trifle());
+            share.trifles -= usize::from(taken.received.item.is_trifle());
             if share.items == 0 {
-                self.shares.remove(&key);
+                self.shares.remove(&taken.share);
             }
+        }
+        Some(taken)
+    }
+
+    fn take_oldest(&mut self) -> Option<Waiting<T>> {
+        let first = |line: &Line<T>| line.waiting.front().map(|waiting| waiting.number);
+        let (_, line) = self.lines.iter().enumerate().filter_map(|(i, line)| Some((first(line)?, i))).min()?;
+        self.take(line, 0)
+    }
+
+    /// Searches the lines, at most once for each trifle in them.
+    fn take_oldest_trifle(&mut self, share: u64) -> Option<Waiting<T>> {
+        let is_one = |waiting: &Waiting<T>| waiting.share == share && waiting.received.item.is_trifle();
+        let oldest = |line: &Line<T>| line.waiting.iter().position(is_one).map(|at| (line.waiting[at].number, at));
+        let ((_, at), line) = self.lines.iter().enumerate().filter_map(|(i, line)| Some((oldest(line)?, i))).min()?;
+        self.take(line, at)
+    }
+
+    /// Drops the oldest of the feed that has the most: whoever has less loses nothing to it.
+    fn evict(&mut self, capacity: usize) {
+        let Some((line, most)) = self.lines.iter().enumerate().max_by_key(|(_, line)| line.load(capacity)) else { return };
+        let at = most.waiting.iter().position(|waiting| !waiting.received.item.mends()).unwrap_or(0);
+        if let Some(Waiting { received, .. }) = self.take(line, at) {
+            count_lost(&received);
+            received.feed.count_evicted();
+            received.feed.miss(now());
         }
     }
 
-    /// Searches the queue, at most once for each trifle in it.
-    fn take_oldest_trifle(&mut self, key: u64) -> Option<Received<T>> {
-        let at = self.items.iter().position(|r| r.item.is_trifle() && r.item.share() == key)?;
-        let trifle = self.items.remove(at)?;
-        self.release(&trifle.item);
-        Some(trifle)
-    }
-
-    fn reject(&mut self, key: u64, received: Received<T>) {
+    fn reject(&mut self, waiting: Waiting<T>) {
+        let Waiting { share, received, .. } = waiting;
         count_lost(&received);
         received.feed.count_rejected();
+        if !received.item.is_trifle() {
+            received.feed.miss(now());
+        }
         if !received.item.is_event() {
             return;
         }
-        if let Some(excess) = self.excesses.get_mut(&key) {
+        if let Some(excess) = self.excesses.get_mut(&share) {
             excess.events += 1;
         } else if self.excesses.len() < MOST_EXCESSES {
-            self.excesses.insert(key, Excess { first: received.item, events: 1 });
+            self.excesses.insert(share, Excess { first: received.item, events: 1 });
         }
     }
 }
@@ -252,6 +331,19 @@ impl Pushed for crate::container::Report {
     fn is_trifle(&self) -> bool {
         matches!(self, Self::Event(event) if event.action.is_trifle())
     }
+
+    fn mends(&self) -> bool {
+        matches!(self, Self::Snapshot(_))
+    }
+
+    fn weight(&self) -> usize {
+        use crate::container::Report;
+        match self {
+            Report::Event(event) => event.weight(),
+            Report::Details { details, .. } => details.weight(),
+            Report::Snapshot(snapshot) => snapshot.containers.iter().map(|(.., details)| details.weight()).sum(),
+        }
+    }
 }
 
 pub(crate) fn hash(value: &impl std::hash::Hash) -> u64 {
@@ -267,11 +359,13 @@ mod tests {
 
     use super::*;
 
-    #[derive(Debug)]
+    #[derive(Debug, Default)]
     struct Item {
         key: u64,
         number: u64,
         is_trifle: bool,
+        mends: bool,
+        weight: usize,
     }
 
     impl Pushed for Item {
@@ -282,6 +376,14 @@ mod tests {
         fn is_trifle(&self) -> bool {
             self.is_trifle
         }
+
+        fn mends(&self) -> bool {
+            self.mends
+        }
+
+        fn weight(&self) -> usize {
+            self.weight
+        }
     }
 
     proptest! {
@@ -289,7 +391,7 @@ mod tests {
         fn keeps_the_newest_and_counts_the_rest(capacity in 1usize..64, keys in prop::collection::vec((0u64..50, any::<bool>()), 0..512)) {
             let (sink, feed) = (Sink::new(capacity, Bell::default()), Feed::new("docker", ""));
             for (number, &(key, is_trifle)) in (0..).zip(&keys) {
-                sink.push(&feed, Item { key, number, is_trifle });
+                sink.push(&feed, Item { key, number, is_trifle, ..Item::default() });
             }
             let kept = sink.drain(usize::MAX);
             let status = feed.status();
@@ -304,16 +406,18 @@ mod tests {
             let excesses = sink.take_excesses();
             prop_assert_eq!(excesses.iter().map(|e| e.events).sum::<u64>(), status.rejected, "each key is told what it lost");
             prop_assert!(sink.take_excesses().is_empty());
-            prop_assert!(sink.lock().shares.is_empty(), "what was drained gave its share back");
+            let queue = sink.lock();
+            prop_assert!(queue.shares.is_empty(), "what was drained gave its share back");
+            prop_assert_eq!((queue.items, queue.bytes), (0, 0));
         }
     }
 
     #[test]
     fn a_storm_of_one_key_evicts_nobody_else() {
         let (sink, quiet, noisy) = (Sink::new(64, Bell::default()), Feed::new("docker", "quiet"), Feed::new("docker", "noisy"));
-        sink.push(&quiet, Item { key: 1, number: 0, is_trifle: true });
+        sink.push(&quiet, Item { key: 1, number: 0, is_trifle: true, ..Item::default() });
         for number in 0..10_000 {
-            sink.push(&noisy, Item { key: 2, number, is_trifle: true });
+            sink.push(&noisy, Item { key: 2, number, is_trifle: true, ..Item::default() });
         }
         assert_eq!((quiet.status().evicted, noisy.status().rejected), (0, 10_000 - 8));
         assert_eq!(sink.take_excesses().iter().map(|e| (e.first.key, e.events)).collect::<Vec<_>>(), [(2, 10_000 - 8)]);
@@ -323,12 +427,12 @@ mod tests {
     #[test]
     fn what_is_no_trifle_takes_the_place_of_its_own_keys_oldest_trifle() {
         let (sink, feed) = (Sink::new(64, Bell::default()), Feed::new("docker", ""));
-        sink.push(&feed, Item { key: 1, number: 0, is_trifle: true });
+        sink.push(&feed, Item { key: 1, number: 0, is_trifle: true, ..Item::default() });
         for number in 1..100 {
-            sink.push(&feed, Item { key: 2, number, is_trifle: true });
+            sink.push(&feed, Item { key: 2, number, is_trifle: true, ..Item::default() });
         }
         for number in 100..110 {
-            sink.push(&feed, Item { key: 2, number, is_trifle: false });
+            sink.push(&feed, Item { key: 2, number, is_trifle: false, ..Item::default() });
         }
         let kept: Vec<_> = sink.drain(usize::MAX).iter().map(|r| r.item.number).collect();
         assert_eq!(kept, [0, 100, 101, 102, 103, 104, 105, 106, 107], "past its share it has nothing to displace");
@@ -341,9 +445,44 @@ mod tests {
     fn what_shares_reject_is_remembered_of_a_bounded_number_of_keys() {
         let (sink, feed) = (Sink::new(8, Bell::default()), Feed::new("docker", ""));
         for number in 0..1000 {
-            sink.push(&feed, Item { key: number / 2, number, is_trifle: true });
+            sink.push(&feed, Item { key: number / 2, number, is_trifle: true, ..Item::default() });
         }
         assert_eq!((sink.take_excesses().len(), feed.status().rejected), (MOST_EXCESSES, 500));
+    }
+
+    #[test]
+    fn a_flood_of_one_feed_evicts_its_own_and_nobody_elses() {
+        let (sink, quiet, loud) = (Sink::new(64, Bell::default()), Feed::new("podman", "root's"), Feed::new("podman", "a user's"));
+        for number in 0..20 {
+            sink.push(&quiet, Item { key: number, number, ..Item::default() });
+        }
+        for number in 20..10_000 {
+            sink.push(&loud, Item { key: number, number, ..Item::default() });
+        }
+        assert_eq!((quiet.status().evicted, loud.status().evicted), (0, 10_000 - 64));
+        let kept: Vec<_> = sink.drain(usize::MAX).iter().map(|r| r.item.number).collect();
+        assert_eq!(kept, (0..20).chain(10_000 - 44..10_000).collect::<Vec<_>>(), "in the order of arrival");
+    }
+
+    #[test]
+    fn what_is_heavy_is_bounded_by_its_bytes() {
+        let (sink, feed) = (Sink::new(4096, Bell::default()), Feed::new("docker", ""));
+        for number in 0..1000 {
+            sink.push(&feed, Item { key: number, number, weight: MOST_BYTES / 100, ..Item::default() });
+        }
+        assert_eq!(feed.status().evicted, 900);
+        sink.push(&feed, Item { key: 1000, weight: 2 * MOST_BYTES, ..Item::default() });
+        assert_eq!((sink.drain(usize::MAX).len(), feed.status().evicted), (1, 1000), "what is too heavy for any ring is there alone");
+    }
+
+    #[test]
+    fn what_mends_a_loss_is_not_lost_itself() {
+        let (sink, feed) = (Sink::new(8, Bell::default()), Feed::new("docker", ""));
+        sink.push(&feed, Item { key: 0, mends: true, ..Item::default() });
+        for number in 1..100 {
+            sink.push(&feed, Item { key: number, number, ..Item::default() });
+        }
+        assert!(sink.drain(1)[0].item.mends);
     }
 
     #[test]

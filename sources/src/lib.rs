@@ -10,6 +10,7 @@ mod disk;
 mod docker;
 mod error;
 mod grpc;
+mod hearing;
 mod labels;
 mod netns;
 mod parked;

@@ -20,8 +20,12 @@ use crate::{
     time::{Nanos, now},
 };
 
-/// Rows that are kept while the store fails; of more, the oldest are evicted.
+/// Rows that are kept while the store fails; of more, or of more bytes, the oldest are evicted.
 const MOST_ROWS: usize = 16_384;
+const MOST_BYTES: usize = 16 << 20;
+/// Earlier lives of containers that are kept.
+const MOST_FORMER: usize = 512;
+
 /// An encoded row.
 #[derive(Debug)]
 struct Row {
@@ -59,6 +63,8 @@ pub(super) struct Written<'f, S> {
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     rows: VecDeque<Row>,
+    /// Of all rows.
+    bytes: usize,
     intervals: BTreeMap<IntervalName, Content>,
     /// What lanes keep for the next recorder; `None` forgets it.
     subjects: BTreeMap<String, Option<Vec<u8>>>,
@@ -114,10 +120,12 @@ impl Batch {
     }
 
     fn add(&mut self, row: Row) {
+        self.bytes += row.bytes.len();
         self.rows.push_back(row);
-        if self.rows.len() > MOST_ROWS
+        while (self.rows.len() > MOST_ROWS || self.bytes > MOST_BYTES)
             && let Some(oldest) = self.rows.pop_front()
         {
+            self.bytes -= oldest.bytes.len();
             self.evicted += 1;
             oldest.feeds.iter().for_each(Feed::count_unstored);
         }
@@ -142,7 +150,7 @@ impl Batch {
 
     pub(super) fn add_former(&mut self, former: Vec<Subject>) {
         self.former.extend(former);
-        let excess = self.former.len().saturating_sub(MOST_ROWS);
+        let excess = self.former.len().saturating_sub(MOST_FORMER);
         self.former.drain(..excess);
     }
 

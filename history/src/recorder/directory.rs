@@ -81,6 +81,13 @@ impl Directory {
         self.0.write().unwrap_or_else(PoisonError::into_inner).watchers.0.push(Arc::new(changed));
     }
 
+    /// The namespaces of an endpoint in which containers live, or ended a moment ago.
+    pub fn namespaces(&self, endpoint: &str) -> BTreeSet<Arc<str>> {
+        self.read(|index| {
+            index.names.keys().filter(|key| *key.endpoint == *endpoint).map(|key| Arc::clone(&key.runtime_namespace)).collect()
+        })
+    }
+
     fn read<T>(&self, look: impl FnOnce(&Index) -> T) -> T {
         look(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -192,6 +199,8 @@ mod tests {
         directory.put(&key("b"), &run(2, "100"));
         assert_eq!((directory.by_cgroup(1), directory.by_cgroup(2)), (None, Some(key("b"))));
         assert_eq!((directory.by_id("a"), directory.by_id("b")), (vec![], vec![key("b")]));
+        assert_eq!(directory.namespaces(""), BTreeSet::from(["".into()]));
+        assert_eq!(directory.namespaces("unix:///other"), BTreeSet::new());
     }
 
     #[test]

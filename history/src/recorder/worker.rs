@@ -20,6 +20,7 @@ use crate::{
     container::{ContainerEvent, ContainerKey, ContainerState, Report},
     error::chain,
     feed::{Feed, FeedStatus, Gap},
+    memory::give_back,
     redact::Redaction,
     sink::Excess,
     store::{StoreError, StoreOptions, Writer},
@@ -35,6 +36,9 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const STATUS: Duration = Duration::from_secs(1);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Reports after which memory is given back, once they come no faster than a few.
+const MUCH_WORK: usize = 4096;
+const LITTLE_WORK: usize = 512;
 /// How often the last batch is offered to the store.
 const LAST_ATTEMPTS: usize = 3;
 
@@ -61,6 +65,9 @@ pub(super) struct Worker {
     next_status: Instant,
     heartbeat_at: Instant,
     maintain_at: Instant,
+    /// Reports taken since the last heartbeat, and those before it since memory was given back.
+    taken: usize,
+    taken_before: usize,
 }
 
 /// A store that takes nothing at the moment.
@@ -121,7 +128,9 @@ impl Worker {
             }
             match serde_json::from_slice::<Subject>(&bytes) {
                 Ok(subject) => {
-                    shared.directory.put(&subject.key, &subject.course().newest_run());
+                    if subject.sealed_ns.is_none() {
+                        shared.directory.put(&subject.key, &subject.course().newest_run());
+                    }
                     ledger.restore(subject, moment);
                 }
                 Err(error) => tracing::warn!(key, %error, "what was known of a container cannot be read"),
@@ -158,6 +167,8 @@ impl Worker {
             next_status: moment.at,
             heartbeat_at: moment.at,
             maintain_at: moment.at,
+            taken: 0,
+            taken_before: 0,
         }
     }
 
@@ -235,6 +246,7 @@ impl Worker {
             }
         }
         self.at_desk(moment, |lane, desk| taken = taken.max(lane.drain(MOST_AT_ONCE, desk)));
+        self.taken += taken;
         taken
     }
 
@@ -289,6 +301,7 @@ impl Worker {
         self.next_status = moment.at + STATUS;
         let feeds = self.shared.feeds();
         for feed in &feeds {
+            feed.mend(moment.wall_ns);
             let evicted = feed.take_overrun();
             if evicted > 0 {
                 self.gaps.put(Gap {
@@ -435,6 +448,12 @@ impl Worker {
                 self.ledger.sweep(moment);
             }
             self.status_at.get_or_insert(moment.at);
+            let taken = std::mem::take(&mut self.taken);
+            self.taken_before += taken;
+            if self.taken_before >= MUCH_WORK && taken < LITTLE_WORK {
+                self.taken_before = 0;
+                give_back();
+            }
             if self.failing.is_none()
                 && let Some((writer, _)) = &mut self.writer
                 && let Err(error) = writer.heartbeat()

@@ -34,6 +34,16 @@ impl RowBuf {
         }
     }
 
+    /// Bytes that it has.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether no cell was pushed.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }

@@ -17,10 +17,14 @@ use containerd_client::{
     services::v1::{SubscribeRequest, events_client::EventsClient, version_client::VersionClient},
     types::Envelope,
 };
-use mayfly_history::container::{Action, ContainerEvent, ContainerKey, Report, Witness};
-use tokio::{sync::mpsc, task::JoinSet};
+use mayfly_history::{
+    Nanos,
+    container::{Action, ContainerEvent, ContainerKey, Report, Witness},
+    now,
+};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Status, transport::Channel};
+use tonic::{Request, Status, Streaming, transport::Channel};
 
 pub use decode::{ImageChange, Told, Undecodable, decode};
 pub(crate) use naming::MAX_ID;
@@ -36,7 +40,7 @@ use crate::{
     disk,
     docker::Keeper,
     error::{SourceError, chain},
-    grpc,
+    hearing::{Heard, Hearing},
     parked::Parking,
     sight::Sight,
     supervise::{Site, Source},
@@ -46,8 +50,6 @@ use crate::{
 pub(crate) const DETAILS_WITHIN: Duration = Duration::from_millis(200);
 /// Questions under way. More at once come from a storm, whose events go without details.
 pub(crate) const MAX_LOOKUPS: usize = 256;
-/// Envelopes read ahead while a snapshot is taken; containerd keeps the rest.
-pub(crate) const READ_AHEAD: usize = 1024;
 
 /// Follows one containerd.
 #[derive(Debug)]
@@ -64,22 +66,11 @@ impl Containerd {
         let sight = Sight::new(&site);
         Self { site, naming, sight }
     }
-
-    fn broken(&self, request: &str, reason: Status) -> SourceError {
-        SourceError::Broken { endpoint: self.site.endpoint.to_string(), request: request.into(), reason: reason.into() }
-    }
 }
 
 impl Source for Containerd {
     async fn follow(&mut self, stop: CancellationToken) -> Result<(), SourceError> {
-        let Some(socket) = self.site.socket() else {
-            return Err(SourceError::Unsupported {
-                endpoint: self.site.endpoint.to_string(),
-                why: "containerd listens on unix:// sockets only",
-            });
-        };
-        let open = |reason| SourceError::Open { endpoint: self.site.endpoint.to_string(), reason };
-        let channel = grpc::connect(&socket).await.map_err(open)?;
+        let channel = self.site.connect().await?;
         let mut session = Session::new(self, channel);
         let ended = session.run(&stop).await;
         session.finish().await;
@@ -110,23 +101,18 @@ impl<'a> Session<'a> {
     }
 
     async fn run(&mut self, stop: &CancellationToken) -> Result<(), SourceError> {
-        let (send, mut envelopes) = mpsc::channel(READ_AHEAD);
-        let mut reader = JoinSet::new();
-        reader.spawn(subscribe(self.channel.clone(), decode::FILTER, send));
+        let mut events = Hearing::begin(&self.source.site, subscribe(self.channel.clone(), decode::FILTER));
         if let Some(began) = stop.run_until_cancelled(self.begin()).await {
             began?;
         }
-        let mut heard = 0;
         let ended = loop {
             tokio::select! {
-                () = stop.cancelled() => break Ok(()),
-                envelope = envelopes.recv() => match envelope {
-                    Some(Ok(envelope)) => {
-                        heard += 1;
-                        self.hear(&envelope).await;
-                    }
-                    Some(Err(status)) => break Err(self.source.broken("events", status)),
-                    None => break Err(SourceError::Closed { endpoint: self.source.site.endpoint.to_string(), events: heard }),
+                heard = events.next(stop) => match heard {
+                    Ok(Heard::Event(envelope)) => self.hear(&envelope).await,
+                    Ok(Heard::Loss(since)) => if let Err(error) = self.survey(Some(since)).await { break Err(error) },
+                    Ok(Heard::Refused(status)) => break Err(self.source.site.broken("events", status)),
+                    Ok(Heard::Stop) => break Ok(()),
+                    Err(error) => break Err(error),
                 },
                 Some(lookup) = self.lookups.join_next() => {
                     self.unknown.extend(lookup.ok().flatten().filter(|_| self.unknown.len() < MAX_LOOKUPS));
@@ -141,15 +127,27 @@ impl<'a> Session<'a> {
     /// with the answer to one that was sent later it must have begun.
     async fn begin(&mut self) -> Result<(), SourceError> {
         let mut version = VersionClient::new(self.channel.clone());
-        let version = answer(version.version(Request::new(()))).await.map_err(|status| self.source.broken("the version", status))?;
+        let version = answer(version.version(Request::new(()))).await.map_err(|status| self.source.site.broken("the version", status))?;
         tracing::info!(endpoint = &*self.source.site.endpoint, version = version.version, "following containerd");
-        let namespaces = self.inventory.namespaces().await.map_err(|status| self.source.broken("the namespaces", status))?;
         self.source.site.feed.running();
-        for namespace in &namespaces {
-            self.look(namespace).await.map_err(|status| self.source.broken("the containers", status))?;
-        }
+        self.survey(self.source.sight.blind_since()).await?;
         let Containerd { site, sight, .. } = &mut *self.source;
         sight.regain(site, "containerd keeps no events: of what came and went meanwhile nothing is known");
+        Ok(())
+    }
+
+    /// Reports the containers of all namespaces, of those too that vanished with all that was known in them.
+    async fn survey(&mut self, blind_since: Option<Nanos>) -> Result<(), SourceError> {
+        let present = self.inventory.namespaces().await.map_err(|status| self.source.site.broken("the namespaces", status))?;
+        for namespace in &present {
+            self.look(namespace, blind_since).await.map_err(|status| self.source.site.broken("the containers", status))?;
+        }
+        let site = &self.source.site;
+        for namespace in site.recorder.directory().namespaces(&site.endpoint) {
+            if !present.iter().any(|name| **name == *namespace) {
+                self.report(namespace, now(), blind_since, Vec::new());
+            }
+        }
         Ok(())
     }
 
@@ -220,21 +218,10 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Reads the event stream into `envelopes` until it ends.
-pub(crate) async fn subscribe(channel: Channel, filter: &'static str, envelopes: mpsc::Sender<Result<Envelope, Status>>) {
-    let read = async {
-        let request = SubscribeRequest { filters: vec![filter.into()] };
-        let mut stream = EventsClient::new(channel).subscribe(request).await?.into_inner();
-        while let Some(envelope) = stream.message().await? {
-            if envelopes.send(Ok(envelope)).await.is_err() {
-                break;
-            }
-        }
-        Ok(())
-    };
-    if let Err(status) = read.await {
-        let _ = envelopes.send(Err(status)).await;
-    }
+/// The event stream.
+pub(crate) async fn subscribe(channel: Channel, filter: &'static str) -> Result<Streaming<Envelope>, Status> {
+    let request = SubscribeRequest { filters: vec![filter.into()] };
+    Ok(EventsClient::new(channel).subscribe(request).await?.into_inner())
 }
 
 /// Hands reports to the recorder.

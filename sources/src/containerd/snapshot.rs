@@ -1,10 +1,11 @@
 //! What a containerd has at the moment of connecting.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use containerd_client::types::v1::{Process as Task, Status as TaskStatus};
 use mayfly_history::{
-    container::{Details, Report, Run, Snapshot, State, Witness},
+    Nanos,
+    container::{ContainerKey, Details, Report, Run, Snapshot, State, Witness},
     now,
 };
 use tonic::Status;
@@ -18,7 +19,7 @@ use crate::{docker::Keeper, process::Process};
 
 impl Session<'_> {
     /// Reports the containers of one namespace.
-    pub(super) async fn look(&mut self, namespace: &str) -> Result<(), Status> {
+    pub(super) async fn look(&mut self, namespace: &str, blind_since: Option<Nanos>) -> Result<(), Status> {
         let taken_ns = now();
         let mut tasks: HashMap<String, Task> =
             self.inventory.tasks(namespace).await?.into_iter().map(|task| (task.id.clone(), task)).collect();
@@ -39,17 +40,21 @@ impl Session<'_> {
             }
             containers.push((key, state, details));
         }
-        let site = &self.source.site;
-        let snapshot = Snapshot {
-            endpoint: self.source.naming.endpoint(namespace),
-            runtime_namespace: namespace.into(),
-            witness: Witness::Containerd,
-            taken_ns,
-            blind_since: self.source.sight.blind_since(),
-            containers,
-        };
-        site.recorder.sinks().containers.push(&site.feed, Report::Snapshot(Box::new(snapshot)));
+        self.report(namespace.into(), taken_ns, blind_since, containers);
         self.inventory.learn_images(namespace).await
+    }
+
+    pub(super) fn report(
+        &self,
+        runtime_namespace: Arc<str>,
+        taken_ns: Nanos,
+        blind_since: Option<Nanos>,
+        containers: Vec<(ContainerKey, State, Details)>,
+    ) {
+        let endpoint = self.source.naming.endpoint(&runtime_namespace);
+        let snapshot = Snapshot { endpoint, runtime_namespace, witness: Witness::Containerd, taken_ns, blind_since, containers };
+        let site = &self.source.site;
+        site.recorder.sinks().containers.push(&site.feed, Report::Snapshot(Box::new(snapshot)));
     }
 }
 

@@ -14,10 +14,11 @@ mod tests;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use mayfly_history::{
+    Nanos,
     container::{Action, ContainerEvent, ContainerKey, Details, Report, Runtime, Snapshot, State, Witness},
     now,
 };
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, transport::Channel};
 
@@ -26,13 +27,12 @@ pub use decode::{Nonsense, decode};
 use self::{
     client::Client,
     details::{listed_sandbox, of_container, of_listed, of_sandbox},
-    messages::ContainerEventResponse,
 };
 use crate::{
-    containerd::{self, DETAILS_WITHIN, MAX_ID, MAX_LOOKUPS, Naming, READ_AHEAD, Told},
+    containerd::{self, DETAILS_WITHIN, MAX_ID, MAX_LOOKUPS, Naming, Told},
     docker::Keeper,
     error::{SourceError, chain},
-    grpc,
+    hearing::{Heard, Hearing},
     parked::Parking,
     sight::Sight,
     supervise::{Site, Source},
@@ -57,10 +57,6 @@ impl Cri {
         Self { sight: Sight::new(&site), site }
     }
 
-    fn broken(&self, request: &str, reason: Status) -> SourceError {
-        SourceError::Broken { endpoint: self.site.endpoint.to_string(), request: request.into(), reason: reason.into() }
-    }
-
     /// Waits for a server that can be followed to take this one's place.
     async fn give_up(&self, why: &str, hint: &str, stop: &CancellationToken) -> Result<(), SourceError> {
         self.site.feed.disabled(why, hint);
@@ -71,20 +67,13 @@ impl Cri {
 
 impl Source for Cri {
     async fn follow(&mut self, stop: CancellationToken) -> Result<(), SourceError> {
-        let Some(socket) = self.site.socket() else {
-            return Err(SourceError::Unsupported {
-                endpoint: self.site.endpoint.to_string(),
-                why: "CRI servers listen on unix:// sockets only",
-            });
-        };
-        let open = |reason| SourceError::Open { endpoint: self.site.endpoint.to_string(), reason };
-        let channel = grpc::connect(&socket).await.map_err(open)?;
+        let channel = self.site.connect().await?;
         let version = match Client::new(channel.clone()).version().await {
             Err(status) if status.code() == Code::Unimplemented => {
                 let hint = "only Kubernetes needs it; where containerd runs without, its containers are recorded by the source containerd";
                 return self.give_up("no CRI server (runtime.v1) listens here", hint, &stop).await;
             }
-            answer => answer.map_err(|status| self.broken("the version", status))?,
+            answer => answer.map_err(|status| self.site.broken("the version", status))?,
         };
         tracing::info!(endpoint = &*self.site.endpoint, runtime = version.runtime_name, version = version.runtime_version, "following CRI");
         let (runtime, namespace) = match version.runtime_name.as_str() {
@@ -107,48 +96,43 @@ impl Source for Cri {
 impl Cri {
     /// Records the server's own events.
     async fn follow_events(&mut self, server: Server, stop: &CancellationToken) -> Result<(), SourceError> {
-        let (send, mut events) = mpsc::channel(READ_AHEAD);
-        let mut reader = JoinSet::new();
-        reader.spawn(subscribe(server.client.clone(), send));
+        let client = server.client.clone();
+        let mut events = Hearing::begin(&self.site, async move { client.events().await });
         self.begin(&server, stop).await?;
         let mut parking = Parking::new(Keeper::of(server.site.socket().as_deref()));
-        let mut heard = 0;
-        while let Some(event) = stop.run_until_cancelled(events.recv()).await {
-            match event {
-                Some(Ok(said)) => match decode::read(&server.site.endpoint, server.runtime, said) {
-                    Ok(event) => {
-                        heard += 1;
-                        server.tell(event, &mut parking).await;
-                    }
+        loop {
+            match events.next(stop).await? {
+                Heard::Event(said) => match decode::read(&server.site.endpoint, server.runtime, said) {
+                    Ok(event) => server.tell(event, &mut parking).await,
                     Err(error) => server.site.feed.reject(chain(&error)),
                 },
-                Some(Err(status)) if heard == 0 && matches!(status.code(), Code::Unimplemented | Code::Unknown) => {
+                Heard::Loss(since) => self.look(&server, Some(since), stop).await?,
+                Heard::Refused(status) => {
                     let hint = "enable its container events (CRI-O: `enable_pod_events = true`)";
                     return self.give_up(status.message(), hint, stop).await;
                 }
-                Some(Err(status)) => return Err(self.broken("events", status)),
-                None => return Err(SourceError::Closed { endpoint: self.site.endpoint.to_string(), events: heard }),
+                Heard::Stop => return Ok(()),
             }
         }
-        Ok(())
     }
 
     /// Asks the server whenever containerd says that something happened to a container of Kubernetes.
     async fn ask_at_events(&mut self, server: Server, channel: Channel, stop: &CancellationToken) -> Result<(), SourceError> {
-        let (send, mut envelopes) = mpsc::channel(READ_AHEAD);
-        let mut reader = JoinSet::new();
-        reader.spawn(containerd::subscribe(channel, MOMENTS, send));
+        let mut events = Hearing::begin(&self.site, containerd::subscribe(channel, MOMENTS));
         self.begin(&server, stop).await?;
         let naming = Naming::new(Arc::clone(&self.site.endpoint), None);
-        let mut heard = 0;
         let mut questions = JoinSet::new();
-        while let Some(envelope) = stop.run_until_cancelled(envelopes.recv()).await {
+        loop {
+            let heard = events.next(stop).await?;
             while questions.try_join_next().is_some() {}
-            heard += 1;
-            let moment = match envelope {
-                Some(Ok(envelope)) => containerd::decode(&naming, &envelope),
-                Some(Err(status)) => return Err(self.broken("events", status)),
-                None => return Err(SourceError::Closed { endpoint: self.site.endpoint.to_string(), events: heard }),
+            let moment = match heard {
+                Heard::Event(envelope) => containerd::decode(&naming, &envelope),
+                Heard::Loss(since) => {
+                    self.look(&server, Some(since), stop).await?;
+                    continue;
+                }
+                Heard::Refused(status) => return Err(self.site.broken("events", status)),
+                Heard::Stop => return Ok(()),
             };
             let (key, wanted) = match moment {
                 Ok(Told::Parked { key, .. }) => (key, State::Created),
@@ -161,38 +145,27 @@ impl Cri {
                 questions.spawn(server.clone().ask(key, wanted));
             }
         }
-        Ok(())
     }
 
     /// Tells of all containers and pods. The list is asked for after the events, and with another answer in between, so that it misses nothing.
     async fn begin(&mut self, server: &Server, stop: &CancellationToken) -> Result<(), SourceError> {
-        let look = async {
-            server.client.version().await?;
-            self.site.feed.running();
-            server.look(self.sight.blind_since()).await
-        };
-        match stop.run_until_cancelled(look).await {
+        match stop.run_until_cancelled(server.client.version()).await {
             None => return Ok(()),
-            Some(looked) => looked.map_err(|status| self.broken("the containers", status))?,
+            Some(answer) => drop(answer.map_err(|status| self.site.broken("the version", status))?),
+        }
+        self.site.feed.running();
+        self.look(server, self.sight.blind_since(), stop).await?;
+        if stop.is_cancelled() {
+            return Ok(());
         }
         self.sight.regain(&self.site, "CRI servers keep no events: of what came and went meanwhile nothing is known");
         Ok(())
     }
-}
 
-/// Reads the event stream into `events` until it ends.
-async fn subscribe(client: Client, events: mpsc::Sender<Result<ContainerEventResponse, Status>>) {
-    let read = async {
-        let mut stream = client.events().await?;
-        while let Some(event) = stream.message().await? {
-            if events.send(Ok(event)).await.is_err() {
-                break;
-            }
-        }
-        Ok(())
-    };
-    if let Err(status) = read.await {
-        let _ = events.send(Err(status)).await;
+    /// Tells of all that exists.
+    async fn look(&self, server: &Server, blind_since: Option<Nanos>, stop: &CancellationToken) -> Result<(), SourceError> {
+        let looked = stop.run_until_cancelled(server.look(blind_since)).await.unwrap_or(Ok(()));
+        looked.map_err(|status| self.site.broken("the containers", status))
     }
 }
 
@@ -213,7 +186,7 @@ impl Server {
     }
 
     /// Reports everything that the server has. What it lists is there, even if its status cannot be had.
-    async fn look(&self, blind_since: Option<i64>) -> Result<(), Status> {
+    async fn look(&self, blind_since: Option<Nanos>) -> Result<(), Status> {
         let taken_ns = now();
         let mut containers = Vec::new();
         let mut pods = HashMap::new();

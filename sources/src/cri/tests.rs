@@ -116,7 +116,8 @@ async fn events_of_cri_o_are_recorded_and_a_broken_stream_is_a_gap() {
     let bell = Bell::default();
     let sinks = Sinks::new(bell);
     let config = SourcesConfig { docker: off.clone(), podman: off.clone(), containerd: off, cri: on };
-    let sources = crate::start(config, Handle::detached(sinks.clone())).unwrap();
+    let recorder = Handle::detached(sinks.clone());
+    let sources = crate::start(config, recorder.clone()).unwrap();
 
     let Report::Snapshot(first) = collect(&sinks, 1).await.remove(0) else { panic!("no snapshot first") };
     assert_eq!((first.blind_since, &*first.runtime_namespace), (None, ""));
@@ -144,6 +145,10 @@ async fn events_of_cri_o_are_recorded_and_a_broken_stream_is_a_gap() {
     let started = &event(&reports[1]).details.run;
     assert_eq!((started.pid, started.started_ns), (Some(std::process::id().into()), Some(20)));
     assert!(started.net_namespace.is_some(), "the kernel's view of the process");
+
+    recorder.feed("cri", &format!("unix://{}", socket.display())).want_resync(7);
+    let Report::Snapshot(lost) = collect(&sinks, 1).await.remove(0) else { panic!("no snapshot after a loss") };
+    assert_eq!((lost.blind_since, lost.containers.len()), (Some(7), 1));
 
     say.send(ContainerEventResponse { container_id: "crash".into(), ..Default::default() }).await.unwrap();
     let Report::Snapshot(again) = collect(&sinks, 1).await.remove(0) else { panic!("no snapshot after the gap") };

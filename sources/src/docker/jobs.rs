@@ -1,7 +1,7 @@
 //! Questions to the daemon that events raise: asked beside the stream, a bounded number at once, never in its way.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -191,6 +191,8 @@ pub(super) struct Jobs {
     daemon: Daemon,
     running: FuturesUnordered<BoxFuture<'static, Done>>,
     waiting: VecDeque<Job>,
+    /// The containers that those who wait ask about.
+    queued: HashSet<String>,
     /// How many questions about a container have no answer yet.
     open: HashMap<String, usize>,
     /// The containers that wait for an image that is asked for.
@@ -205,6 +207,7 @@ impl Jobs {
             daemon,
             running: FuturesUnordered::new(),
             waiting: VecDeque::new(),
+            queued: HashSet::new(),
             open: HashMap::new(),
             naming: HashMap::new(),
             images: Vec::new(),
@@ -216,8 +219,7 @@ impl Jobs {
     pub(super) fn ask(&mut self, job: Job) -> bool {
         if let Job::Container { id, .. } = &job {
             // One that still waits will see all that this one would.
-            let same = |waiting: &Job| matches!(waiting, Job::Container { id: other, .. } if other == id);
-            if self.waiting.iter().any(same) {
+            if self.queued.contains(id) {
                 return true;
             }
             if self.waiting.len() < MOST_WAITING {
@@ -264,6 +266,9 @@ impl Jobs {
         }
         let room = self.waiting.len() < MOST_WAITING;
         if room {
+            if let Job::Container { id, .. } = &job {
+                self.queued.insert(id.clone());
+            }
             self.waiting.push_back(job);
         }
         room
@@ -284,6 +289,9 @@ impl Jobs {
         match self.running.next().await {
             Some(mut done) => {
                 if let Some(job) = self.waiting.pop_front() {
+                    if let Job::Container { id, .. } = &job {
+                        self.queued.remove(id);
+                    }
                     self.running.push(Box::pin(self.daemon.clone().run(job)));
                 }
                 match &mut done {

@@ -33,10 +33,20 @@ pub(super) struct Session<'s> {
     daemon: Daemon,
     jobs: Jobs,
     namespace: Arc<str>,
-    /// When the list of containers was asked for.
-    listed_ns: Nanos,
+    /// The list of containers that is asked for.
+    listing: Option<Listing>,
     resumed: Resumed,
+    /// The time before this connection is accounted for.
+    accounted: bool,
     events: u64,
+}
+
+/// A list of all containers, on its way.
+#[derive(Debug)]
+struct Listing {
+    asked_ns: Nanos,
+    /// Since when events may be missing.
+    blind_since: Option<Nanos>,
 }
 
 /// Where the stream was taken up again.
@@ -98,22 +108,17 @@ impl<'s> Session<'s> {
             recovered: 0,
         };
         let jobs = Jobs::new(daemon.clone());
-        let mut session = Self { source, daemon, jobs, namespace: namespace.into(), listed_ns: now(), resumed, events: 0 };
-        let (endpoint, namespace) = (Arc::clone(&session.source.site.endpoint), Arc::clone(&session.namespace));
-        let key = move |id: &str| ContainerKey {
-            container_id: id.into(),
-            runtime_namespace: Arc::clone(&namespace),
-            endpoint: Arc::clone(&endpoint),
-        };
+        let mut session = Self { source, daemon, jobs, namespace: namespace.into(), listing: None, resumed, accounted: false, events: 0 };
         let asked = session.jobs.ask(Job::Images);
         debug_assert!(asked, "nothing else was asked yet");
-        session.jobs.list(reconcile::list(session.daemon.clone(), key));
+        session.list(blind_since);
         session.source.site.feed.running();
         Ok((session, lines))
     }
 
     /// Reads events and answers until the stream breaks. Events come first: the daemon silently drops a subscriber's events when it lags.
     pub(super) async fn run(mut self, mut lines: Lines) -> Result<(), SourceError> {
+        let feed = self.source.site.feed.clone();
         loop {
             tokio::select! {
                 biased;
@@ -126,8 +131,22 @@ impl<'s> Session<'s> {
                     Err(error) => return Err(self.daemon.api.broken("/events", error)),
                 },
                 done = self.jobs.next() => self.on_done(done)?,
+                // What this stream told was lost on its way to the store.
+                since = feed.resync_wanted(), if self.listing.is_none() => self.list(Some(since)),
             }
         }
+    }
+
+    /// Asks for all containers.
+    fn list(&mut self, blind_since: Option<Nanos>) {
+        self.listing = Some(Listing { asked_ns: now(), blind_since });
+        let (endpoint, namespace) = (Arc::clone(&self.source.site.endpoint), Arc::clone(&self.namespace));
+        let key = move |id: &str| ContainerKey {
+            container_id: id.into(),
+            runtime_namespace: Arc::clone(&namespace),
+            endpoint: Arc::clone(&endpoint),
+        };
+        self.jobs.list(reconcile::list(self.daemon.clone(), key));
     }
 
     fn on_line(&mut self, line: &[u8]) {
@@ -297,6 +316,7 @@ impl<'s> Session<'s> {
     }
 
     fn on_list(&mut self, listed: Vec<(ContainerKey, Examined)>) {
+        let Some(Listing { asked_ns, blind_since }) = self.listing.take() else { return };
         for (key, examined) in &listed {
             self.source.labels.learn(&key.container_id, examined.labels.iter());
         }
@@ -305,12 +325,14 @@ impl<'s> Session<'s> {
             endpoint: Arc::clone(&site.endpoint),
             runtime_namespace: Arc::clone(&self.namespace),
             witness: witness(self.daemon.runtime),
-            taken_ns: self.listed_ns,
-            blind_since: self.resumed.blind_since,
+            taken_ns: asked_ns,
+            blind_since,
             containers: listed.into_iter().map(|(key, examined)| (key, examined.state, *examined.details)).collect(),
         };
         site.recorder.sinks().containers.push(&site.feed, Report::Snapshot(Box::new(snapshot)));
-        self.account();
+        if !std::mem::replace(&mut self.accounted, true) {
+            self.account();
+        }
     }
 
     /// Reports the blind time that this connection ended, and what came back of it.

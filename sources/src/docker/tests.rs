@@ -53,6 +53,25 @@ fn actions(reports: &[Report]) -> Vec<Action> {
 }
 
 #[tokio::test]
+async fn what_was_lost_behind_it_makes_it_list_all_again() {
+    let fake = Fake::with_events(|| Answer::Open(String::new()));
+    let (mut source, feed) = (fake.source(), fake.feed.clone());
+    let snapshots = |reports: &[Report]| -> Vec<_> {
+        reports.iter().filter_map(|r| if let Report::Snapshot(snapshot) = r { Some(snapshot.blind_since) } else { None }).collect()
+    };
+    let (reports, outcome) = follow(&fake, &mut source, |reports| {
+        if snapshots(reports) == [None] {
+            feed.want_resync(7);
+        }
+        snapshots(reports).len() == 2
+    })
+    .await;
+    assert!(outcome.is_ok(), "{outcome:?}");
+    assert_eq!(snapshots(&reports), [None, Some(7)]);
+    assert_eq!(feed.take_gaps(), [], "the recorder tells of the gap");
+}
+
+#[tokio::test]
 async fn events_details_and_the_list_all_arrive() {
     let at = soon();
     let fake = Fake::with_events(move || Answer::Open(event("create", at) + &event("die", at + 1)));

@@ -90,6 +90,9 @@ fn a_ring_that_ran_over_is_a_gap_that_counts_what_was_evicted() {
         }
         feed.status().evicted > 0
     });
+    let mut asked = std::pin::pin!(feed.resync_wanted());
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    wait_until("the source is asked for what exists", || asked.as_mut().poll(&mut context).is_ready());
     recorder.stop().unwrap();
     let (status, gaps) = (feed.status(), gaps(dir.path(), "ring_full"));
     assert_eq!(status.received, status.events + status.evicted + status.rejected);

@@ -91,6 +91,21 @@ fn the_last_batch_goes_into_the_store_that_replaces_a_damaged_one() {
 }
 
 #[test]
+fn rows_that_wait_for_a_store_are_bounded_by_their_bytes() {
+    let dir = TempDir::new().unwrap();
+    let (mut worker, feed) = (without_store(dir.path()), Feed::new("docker", ""));
+    for n in 0..600 {
+        let mut create = event(&docker(&format!("c{n}")), Witness::Docker, Action::Create, now());
+        create.details.command = Some("x".repeat(60_000));
+        worker.ledger.take(Received { item: Report::Event(Box::new(create)), feed: feed.clone(), cursor: None }, moment());
+        worker.ledger.settle(moment());
+    }
+    worker.collect();
+    assert!((300..400).contains(&feed.status().evicted), "{:?}", feed.status());
+    assert_eq!(worker.batch.evicted, feed.status().evicted + 1, "and the first of all");
+}
+
+#[test]
 fn what_ended_is_bounded_while_the_store_fails_and_the_loss_is_counted() {
     let dir = TempDir::new().unwrap();
     let mut worker = without_store(dir.path());

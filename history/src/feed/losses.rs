@@ -1,0 +1,125 @@
+//! What a source told in vain, until it tells all that exists once more.
+
+use std::{
+    future::poll_fn,
+    task::{Poll, Waker},
+};
+
+use super::Feed;
+use crate::time::Nanos;
+
+/// Without a loss for this long, one is over.
+const OVER_AFTER: Nanos = 1_000_000_000;
+/// A source is asked again only after this time: while losses go on, its answers would add to them.
+const AGAIN_AFTER: Nanos = 10_000_000_000;
+
+/// Losses of one feed that its source can mend.
+#[derive(Debug, Default)]
+pub(super) struct Losses {
+    /// First and last that was lost since the source was last asked.
+    missed: Option<(Nanos, Nanos)>,
+    asked_ns: Option<Nanos>,
+    /// The source is asked to tell all that exists; since when something is missing.
+    wanted: Option<Nanos>,
+    waker: Option<Waker>,
+}
+
+impl Feed {
+    /// Something was lost after the source had told it, so that what is known of its containers may be wrong.
+    pub(crate) fn miss(&self, now_ns: Nanos) {
+        let mut losses = self.losses();
+        let first = losses.missed.map_or(now_ns, |(first, _)| first);
+        losses.missed = Some((first, now_ns));
+    }
+
+    /// Asks the source for all that exists if something was lost, once that is over.
+    pub(crate) fn mend(&self, now_ns: Nanos) {
+        let mut losses = self.losses();
+        let is_soon = |then: Nanos, pause: Nanos| (0..pause).contains(&now_ns.saturating_sub(then));
+        if let Some((first, last)) = losses.missed
+            && !is_soon(last, OVER_AFTER)
+            && !losses.asked_ns.is_some_and(|asked| is_soon(asked, AGAIN_AFTER))
+        {
+            losses.missed = None;
+            losses.asked_ns = Some(now_ns);
+            drop(losses);
+            self.want_resync(first);
+        }
+    }
+
+    /// Asks the source for all that exists: of what it told since then, something is missing.
+    pub fn want_resync(&self, since_ns: Nanos) {
+        let mut losses = self.losses();
+        losses.wanted = Some(losses.wanted.map_or(since_ns, |since| since.min(since_ns)));
+        if let Some(waker) = losses.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Waits until what this source told was lost on its way; returns since when. The source then lists what exists, as after a gap of
+    /// its own. For one task at a time; nothing is lost if the wait is given up.
+    pub async fn resync_wanted(&self) -> Nanos {
+        poll_fn(|context| {
+            let mut losses = self.losses();
+            match losses.wanted.take() {
+                Some(since) => Poll::Ready(since),
+                None => {
+                    losses.waker = Some(context.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::pin,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering::SeqCst},
+        },
+        task::{Context, Wake},
+    };
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, SeqCst);
+        }
+    }
+
+    const S: Nanos = 1_000_000_000;
+
+    #[test]
+    fn a_source_is_asked_once_what_was_lost_is_over_and_not_too_often() {
+        let feed = Feed::new("docker", "");
+        let woken = Arc::new(Woken::default());
+        let waker = Arc::clone(&woken).into();
+        let mut context = Context::from_waker(&waker);
+        let mut asked = pin!(feed.resync_wanted());
+        let mut poll = || asked.as_mut().poll(&mut context);
+        assert_eq!(poll(), Poll::Pending);
+        feed.mend(99 * S);
+        feed.miss(100 * S);
+        feed.miss(102 * S);
+        feed.mend(102 * S + S / 2);
+        assert!(!woken.0.load(SeqCst), "it is not over yet");
+        feed.mend(103 * S);
+        assert!(woken.0.load(SeqCst));
+        assert_eq!(poll(), Poll::Ready(100 * S));
+
+        feed.miss(104 * S);
+        feed.mend(106 * S);
+        let mut asked = pin!(feed.resync_wanted());
+        assert_eq!(asked.as_mut().poll(&mut context), Poll::Pending, "it was asked a moment ago");
+        feed.mend(113 * S);
+        assert_eq!(asked.as_mut().poll(&mut context), Poll::Ready(104 * S));
+    }
+}
