@@ -43,7 +43,7 @@ int BPF_PROG(on_mark_victim, struct task_struct *victim)
 	describe(&kill->header, victim);
 	kill->total_vm_pages = mm ? mm->total_vm : 0;
 	kill->rss_pages = mm ? resident_pages(mm) : 0;
-	bpf_probe_read_kernel(kill->comm, sizeof(kill->comm), victim->group_leader->comm);
+	copy_comm(kill->comm, victim->group_leader);
 	submit(kill);
 	return 0;
 }

@@ -21,6 +21,13 @@ struct walk {
 	volatile __u64 used;
 };
 
+/* The next name's place. Bounded anew at every step, so that the verifier finds all steps alike. */
+static __always_inline __u64 bounded(__u64 used)
+{
+	asm volatile("%0 &= %1" : "+r"(used) : "i"(NAMES_SIZE - 1));
+	return used;
+}
+
 /* The walk is at the root of a mount: goes on where that is mounted. Returns false at the end. */
 static __always_inline bool leave_mount(struct walk *walk)
 {
@@ -35,56 +42,89 @@ static __always_inline bool leave_mount(struct walk *walk)
 	return true;
 }
 
-/*
- * Writes the names from a file up to the root, each with NUL, and returns their size, less than
- * NAMES_SIZE. None: it is the root itself. What is nearer to the root than fits is left out, and an
- * empty name stands for it.
- */
-static __always_inline __u64 read_names(struct walk *walk, char *names, const struct path *file,
-					const struct path *root)
+/* Goes on from a mount's root through the outer mounts, up to the root. */
+static __always_inline __u64 read_outer_names(struct walk *walk, char *names, __u64 used,
+					      struct dentry *root_dentry,
+					      struct vfsmount *root_mount)
 {
-	struct dentry *root_dentry = BPF_CORE_READ(root, dentry);
-	struct vfsmount *root_mount = BPF_CORE_READ(root, mnt);
-	__u64 used;
 	int i;
 
-	walk->dentry = BPF_CORE_READ(file, dentry);
-	walk->vfsmount = BPF_CORE_READ(file, mnt);
-	walk->used = 0;
+	walk->used = used;
 	for (i = 0; i < DEEPEST; i++) {
 		struct dentry *dentry = walk->dentry;
 		struct vfsmount *vfsmount = walk->vfsmount;
 		struct dentry *parent;
 		long size;
 
+		used = bounded(walk->used);
 		if (dentry == root_dentry && vfsmount == root_mount)
-			goto whole;
+			return used;
 		if (dentry == BPF_CORE_READ(vfsmount, mnt_root)) {
 			if (!leave_mount(walk))
-				goto whole;
+				return used;
 			continue;
 		}
 		parent = BPF_CORE_READ(dentry, d_parent);
 		if (parent == dentry)
-			goto whole;
-		used = walk->used;
+			return used;
 		if (used > NAMES_SIZE - NAME_SIZE - 2)
 			break;
 		size = bpf_probe_read_kernel_str(names + used, NAME_SIZE,
 						 BPF_CORE_READ(dentry, d_name.name));
 		if (size <= 0)
-			goto whole;
+			return used;
 		walk->used = used + size;
 		walk->dentry = parent;
 	}
-	used = walk->used;
-	if (used > NAMES_SIZE - 2)
-		goto whole;
+	used = bounded(walk->used);
 	names[used] = 0;
-	walk->used = used + 1;
-whole:
-	used = walk->used;
-	return used & (NAMES_SIZE - 1);
+	return used + 1;
+}
+
+/*
+ * Writes the names from a file up to the root, each with NUL, and returns their size, at most
+ * NAMES_SIZE. None: it is the root itself. What is nearer to the root than fits is left out, and an
+ * empty name stands for it.
+ *
+ * Within the file's own mount the verifier knows every pointer's type, and a step is a few loads;
+ * beyond, each load is a call.
+ */
+static __always_inline __u64 read_names(struct walk *walk, char *names, struct path *file,
+					struct path *root)
+{
+	struct dentry *dentry = file->dentry;
+	struct vfsmount *vfsmount = file->mnt;
+	struct dentry *mount_root = vfsmount->mnt_root;
+	struct dentry *root_dentry = root->dentry;
+	struct vfsmount *root_mount = root->mnt;
+	__u64 used = 0;
+	int i;
+
+	for (i = 0; i < DEEPEST; i++) {
+		struct dentry *parent = dentry->d_parent;
+		long size;
+
+		used = bounded(used);
+		if (dentry == root_dentry && vfsmount == root_mount)
+			return used;
+		if (dentry == mount_root) {
+			walk->dentry = dentry;
+			walk->vfsmount = vfsmount;
+			return read_outer_names(walk, names, used, root_dentry, root_mount);
+		}
+		if (parent == dentry)
+			return used;
+		if (used > NAMES_SIZE - NAME_SIZE - 2)
+			break;
+		size = bpf_probe_read_kernel_str(names + used, NAME_SIZE, dentry->d_name.name);
+		if (size <= 0)
+			return used;
+		used += size;
+		dentry = parent;
+	}
+	used = bounded(used);
+	names[used] = 0;
+	return used + 1;
 }
 
 /* Whether a path leads to whatever file the process has there: /proc/self/exe, /dev/fd/3. */

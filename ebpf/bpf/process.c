@@ -23,7 +23,7 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	__u32 cpu = bpf_get_smp_processor_id();
 	struct mm_struct *mm = task->mm;
 	struct exec_room *room;
-	struct fs_struct *fs = BPF_CORE_READ(task, fs);
+	struct fs_struct *fs = task->fs;
 	__u64 cwd_size, file_size = 0, args_size, whole, texts;
 	long path_size;
 	char *text;
@@ -44,7 +44,7 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	/* Such a path does not tell the program: it is read again, behind the names of its file. */
 	if (fs && is_indirect(text + cwd_size)) {
 		file_size = read_names(&room->walk, text + cwd_size,
-				       &BPF_CORE_READ(binary, file)->f_path, &fs->root);
+				       &binary->file->f_path, &fs->root);
 		path_size = bpf_probe_read_kernel_str(text + cwd_size + file_size, PATH_SIZE,
 						      binary->filename);
 		if (path_size < 0 || path_size > PATH_SIZE)
@@ -81,12 +81,13 @@ static __always_inline void report_exit(struct task_struct *task)
 	if (!exit)
 		return;
 	begin(&exit->header, EVENT_EXIT, sizeof(*exit), now, &cgroups);
-	describe(&exit->header, task);
+	/* Its other namespaces may be gone; what was executed in them told which they are. */
+	identify(&exit->header, task);
 	exit->started_boot_ns = task->group_leader->start_boottime;
 	exit->status = group->flags & SIGNAL_GROUP_EXIT ? group->group_exit_code
 							: task->group_leader->exit_code;
 	exit->reserved = 0;
-	bpf_probe_read_kernel(exit->comm, sizeof(exit->comm), task->group_leader->comm);
+	copy_comm(exit->comm, task->group_leader);
 	submit(exit);
 }
 

@@ -18,12 +18,12 @@ static __always_inline struct cgroups cgroups_of(struct task_struct *task)
 	struct cgroups cgroups = {.unified = set->dfl_cgrp->kn->id};
 
 	if (legacy_hierarchy) {
-		struct cgroup_subsys_state *state = NULL;
-		__u32 pids = bpf_core_enum_value(enum cgroup_subsys_id, pids_cgrp_id);
-		const char *states = (const char *)__builtin_preserve_access_index(&set->subsys);
+		/* The index of `pids` is known to the loader only, and constant for the verifier. */
+		__u64 pids = bpf_core_enum_value(enum cgroup_subsys_id, pids_cgrp_id);
+		struct cgroup_subsys_state **states =
+			(void *)set + bpf_core_field_offset(struct css_set, subsys);
 
-		bpf_probe_read_kernel(&state, sizeof(state), states + pids * sizeof(state));
-		cgroups.legacy = BPF_CORE_READ(state, cgroup, kn, id);
+		cgroups.legacy = states[pids]->cgroup->kn->id;
 	}
 	return cgroups;
 }
@@ -45,10 +45,10 @@ static __always_inline const struct upid *own_number(struct pid *pid, __u32 leve
 	return (const void *)(numbers + level * bpf_core_type_size(struct upid));
 }
 
-static __always_inline void describe(struct event_header *header, struct task_struct *task)
+/* All but the namespaces that it is in, other than that of its pid. */
+static __always_inline void identify(struct event_header *header, struct task_struct *task)
 {
 	struct pid *pid = task->group_leader->thread_pid;
-	struct nsproxy *namespaces = task->nsproxy;
 	const struct cred *cred = task->cred;
 	__u32 level = pid->level;
 
@@ -68,9 +68,27 @@ static __always_inline void describe(struct event_header *header, struct task_st
 		header->ns_pid = BPF_CORE_READ(own, nr);
 		header->pid_ns = BPF_CORE_READ(own, ns, ns.inum);
 	}
+	header->net_ns = 0;
+	header->mnt_ns = 0;
+}
+
+static __always_inline void describe(struct event_header *header, struct task_struct *task)
+{
+	struct nsproxy *namespaces = task->nsproxy;
+
+	identify(header, task);
 	/* A task that exits has none any more. */
 	header->net_ns = namespaces ? namespaces->net_ns->ns.inum : 0;
 	header->mnt_ns = namespaces ? namespaces->mnt_ns->ns.inum : 0;
+}
+
+/* In two loads, which is much less than a call. */
+static __always_inline void copy_comm(char *comm, struct task_struct *task)
+{
+	const __u64 *name = (const void *)task + bpf_core_field_offset(struct task_struct, comm);
+
+	((__u64 *)comm)[0] = name[0];
+	((__u64 *)comm)[1] = name[1];
 }
 
 #endif
