@@ -79,6 +79,7 @@ impl Probes {
             processes: Sink::new(room, bell.clone()),
             sockets: Sink::new(room, bell.clone()),
             ooms: Sink::new(1 << 10, bell),
+            mounts: None,
         };
         let follower = follow(config, feed.clone(), sinks.clone()).unwrap();
         let Some(follower) = follower else {

@@ -31,7 +31,8 @@ struct {
 	__type(value, struct admission);
 } admissions SEC(".maps");
 
-static __always_inline bool admit(struct cgroups *cgroups, __u64 boot_ns)
+/* What happens to the host as a whole is told even of a cgroup that is not of interest. */
+static __always_inline bool admit_as(struct cgroups *cgroups, __u64 boot_ns, bool even_if_quiet)
 {
 	__u64 second = boot_ns / NSEC_PER_SEC;
 	struct admission *known = bpf_map_lookup_elem(&admissions, cgroups);
@@ -42,7 +43,7 @@ static __always_inline bool admit(struct cgroups *cgroups, __u64 boot_ns)
 		bpf_map_update_elem(&admissions, cgroups, &fresh, BPF_NOEXIST);
 		return true;
 	}
-	if (known->quiet)
+	if (known->quiet && !even_if_quiet)
 		return false;
 	if (known->second != second) {
 		known->second = second;
@@ -52,6 +53,11 @@ static __always_inline bool admit(struct cgroups *cgroups, __u64 boot_ns)
 		return true;
 	__sync_fetch_and_add(&known->shed, 1);
 	return false;
+}
+
+static __always_inline bool admit(struct cgroups *cgroups, __u64 boot_ns)
+{
+	return admit_as(cgroups, boot_ns, false);
 }
 
 #endif

@@ -8,19 +8,17 @@ struct cgroup_room {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries,
-	       2); /* one for each of the two programs, which might interrupt each other */
+	__uint(max_entries, 3); /* one for each program: they might interrupt each other */
 	__type(key, __u32);
 	__type(value, struct cgroup_room);
 } cgroup_rooms SEC(".maps");
 
-static __always_inline void report_cgroup(__u32 kind, struct cgroup *cgroup, const char *path)
+static __always_inline void report_cgroup(__u32 kind, __u32 slot, struct cgroup *cgroup,
+					  const char *path, struct task_struct *task)
 {
 	__u32 hierarchy = cgroup->root->hierarchy_id;
-	struct task_struct *task = bpf_get_current_task_btf();
 	struct cgroups cgroups;
 	struct cgroup_room *room;
-	__u32 slot = kind == EVENT_CGROUP_RMDIR;
 	long size;
 
 	/* Runtimes make one in every hierarchy. */
@@ -47,13 +45,21 @@ static __always_inline void report_cgroup(__u32 kind, struct cgroup *cgroup, con
 SEC("tp_btf/cgroup_mkdir")
 int BPF_PROG(on_cgroup_mkdir, struct cgroup *cgroup, const char *path)
 {
-	report_cgroup(EVENT_CGROUP_MKDIR, cgroup, path);
+	report_cgroup(EVENT_CGROUP_MKDIR, 0, cgroup, path, bpf_get_current_task_btf());
 	return 0;
 }
 
 SEC("tp_btf/cgroup_rmdir")
 int BPF_PROG(on_cgroup_rmdir, struct cgroup *cgroup, const char *path)
 {
-	report_cgroup(EVENT_CGROUP_RMDIR, cgroup, path);
+	report_cgroup(EVENT_CGROUP_RMDIR, 1, cgroup, path, bpf_get_current_task_btf());
+	return 0;
+}
+
+/* Tells the path of a cgroup that was made before the probes. */
+SEC("tp_btf/cgroup_attach_task")
+int BPF_PROG(on_cgroup_attach, struct cgroup *cgroup, const char *path, struct task_struct *task)
+{
+	report_cgroup(EVENT_CGROUP_ATTACH, 2, cgroup, path, task);
 	return 0;
 }

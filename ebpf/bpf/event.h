@@ -22,6 +22,8 @@ enum event_kind {
 	EVENT_CGROUP_RMDIR,
 	EVENT_SOCKET,
 	EVENT_OOM_KILL,
+	EVENT_MOUNT,
+	EVENT_CGROUP_ATTACH,
 	EVENT_KINDS,
 };
 
@@ -77,7 +79,10 @@ struct fork {
 	struct event_header header;
 };
 
-/* A cgroup came or went; followed by its path in its hierarchy, with NUL. */
+/*
+ * A cgroup came or went, or the process of the header was moved into it; followed by its path in
+ * its hierarchy, with NUL.
+ */
 struct cgroup_change {
 	struct event_header header;
 	__u64 id;
@@ -110,6 +115,29 @@ struct oom_kill {
 	__u64 total_vm_pages;
 	__u64 rss_pages;
 	char comm[COMM_SIZE];
+};
+
+enum mount_action {
+	MOUNT_MOUNT = 1,
+	MOUNT_UNMOUNT,
+	MOUNT_MOVE,
+	MOUNT_MAKE, /* fsmount: it is in no tree of mounts yet */
+};
+
+/*
+ * A call that changes a tree of mounts has returned. Followed by five texts: the source, the names
+ * of the folder that it starts from, the same two of the target, and the type of the filesystem.
+ */
+struct mount_call {
+	struct event_header header;
+	__u64 flags;
+	__s64 result;
+	__u32 action;
+	__u32 source_size;
+	__u32 source_base_size; /* 0: the path tells all */
+	__u32 target_size;
+	__u32 target_base_size;
+	__u32 type_size;
 };
 
 #endif

@@ -121,14 +121,24 @@ struct dentry {
 	struct qstr d_name;
 };
 
+struct file_system_type {
+	const char *name;
+};
+
+struct super_block {
+	struct file_system_type *s_type;
+};
+
 struct vfsmount {
 	struct dentry *mnt_root;
+	struct super_block *mnt_sb;
 };
 
 struct mount {
 	struct mount *mnt_parent;
 	struct dentry *mnt_mountpoint;
 	struct vfsmount mnt;
+	const char *mnt_devname;
 };
 
 struct path {
@@ -145,6 +155,15 @@ struct file {
 	struct path f_path;
 };
 
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
+};
+
 struct task_struct {
 	int pid;
 	int tgid;
@@ -157,6 +176,7 @@ struct task_struct {
 	struct pid *thread_pid;
 	struct mm_struct *mm;
 	struct fs_struct *fs;
+	struct files_struct *files;
 	struct nsproxy *nsproxy;
 	struct signal_struct *signal;
 	struct css_set *cgroups;
@@ -204,6 +224,19 @@ struct inet_sock {
 
 #pragma clang attribute pop
 
+/* What a tracepoint of a system call passes; as its `format` in tracefs says, and so stable. */
+struct syscall_enter {
+	__u64 common;
+	__u64 number;
+	__u64 args[6];
+};
+
+struct syscall_exit {
+	__u64 common;
+	__u64 number;
+	__s64 result;
+};
+
 #define MM_FILEPAGES	  0
 #define MM_ANONPAGES	  1
 #define MM_SHMEMPAGES	  3
@@ -211,6 +244,10 @@ struct inet_sock {
 #define PROC_PID_INIT_INO 0xEFFFFFFCU /* inode of the first pid namespace, part of the ABI */
 #define AF_INET		  2
 #define AF_INET6	  10
+#define AT_FDCWD	  (-100)
+#define MS_REMOUNT	  32
+#define MS_BIND		  4096
+#define MS_MOVE		  8192
 #define TCP_ESTABLISHED	  1
 #define TCP_SYN_SENT	  2
 #define TCP_SYN_RECV	  3

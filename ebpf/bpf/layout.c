@@ -9,3 +9,4 @@ struct fork fork_;
 struct cgroup_change cgroup_change;
 struct socket_change socket_change;
 struct oom_kill oom_kill;
+struct mount_call mount_call;

@@ -127,6 +127,18 @@ static __always_inline __u64 read_names(struct walk *walk, char *names, struct p
 	return used + 1;
 }
 
+/* The same of a file that only its address tells, at a call for each load. */
+static __always_inline __u64 read_far_names(struct walk *walk, char *names, const struct path *file,
+					    struct path *root)
+{
+	walk->dentry = BPF_CORE_READ(file, dentry);
+	walk->vfsmount = BPF_CORE_READ(file, mnt);
+	if (!walk->dentry || !walk->vfsmount)
+		return 0;
+	return read_outer_names(walk, names, 0, BPF_CORE_READ(root, dentry),
+				BPF_CORE_READ(root, mnt));
+}
+
 /* Whether a path leads to whatever file the process has there: /proc/self/exe, /dev/fd/3. */
 static __always_inline bool is_indirect(const char *path)
 {

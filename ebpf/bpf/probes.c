@@ -13,6 +13,7 @@
 #include "cgroup.c"
 #include "socket.c"
 #include "oom.c"
+#include "mount.c"
 
 /* Some helpers are for GPL-compatible programs only; these files may be had under either licence.
  */

@@ -71,6 +71,11 @@ impl CgroupMap {
         self.owners.insert((hierarchy, id), owner(path));
     }
 
+    /// A process was moved into a cgroup, which may have been made unseen.
+    pub(crate) fn joined(&mut self, hierarchy: Hierarchy, id: u64, path: &str) {
+        self.owners.entry((hierarchy, id)).or_insert_with(|| owner(path));
+    }
+
     /// A cgroup is gone. Returns the pairs that need no longer be known in the kernel.
     pub(crate) fn removed(&mut self, hierarchy: Hierarchy, id: u64) -> Vec<Cgroups> {
         self.gone.push_back((hierarchy, id));

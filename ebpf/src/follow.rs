@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mayfly_history::{Feed, Sink, now, oom::OomEvent, process::ProcessEvent, socket::SocketEvent};
+use mayfly_history::{Feed, Sink, mount::MountCall, now, oom::OomEvent, process::ProcessEvent, socket::SocketEvent};
 use rustix::{
     event::{EventfdFlags, Timespec, epoll, eventfd},
     io::Errno,
@@ -39,6 +39,8 @@ pub struct KernelSinks {
     pub processes: Sink<ProcessEvent>,
     pub sockets: Sink<SocketEvent>,
     pub ooms: Sink<OomEvent>,
+    /// Without it, calls that mount are not listened to.
+    pub mounts: Option<Sink<MountCall>>,
 }
 
 /// The probes, followed on a thread of their own.
@@ -57,7 +59,7 @@ pub fn follow(config: &EbpfConfig, feed: Feed, sinks: KernelSinks) -> io::Result
         feed.disabled("switched off in the configuration", "set [ebpf] enabled = true");
         return Ok(None);
     }
-    let probes = match load(config, legacy_hierarchy()) {
+    let probes = match load(config, legacy_hierarchy(), sinks.mounts.is_some()) {
         Ok(probes) => probes,
         Err(error) => {
             feed.disabled(explain(&error), error.remedy());
@@ -214,6 +216,11 @@ impl Reader {
             Heard::Process(event) => self.sinks.processes.push(&self.feed, event),
             Heard::Socket(event) => self.sinks.sockets.push(&self.feed, event),
             Heard::Oom(event) => self.sinks.ooms.push(&self.feed, event),
+            Heard::Mount(call) => {
+                if let Some(mounts) = &self.sinks.mounts {
+                    mounts.push(&self.feed, call);
+                }
+            }
             Heard::Nothing => {}
             Heard::Unwanted(cgroups) => {
                 if let Err(error) = self.probes.silence(key(cgroups)) {

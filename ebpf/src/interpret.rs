@@ -8,6 +8,7 @@ use std::{
 use mayfly_history::{
     Nanos,
     container::ContainerKey,
+    mount::{MountAction, MountCall},
     oom::OomEvent,
     process::{KernelStream, ProcessAction, ProcessEvent},
     socket::{SocketAction, SocketEvent},
@@ -17,7 +18,7 @@ use crate::{
     cgroups::{CgroupMap, Hierarchy, Owner},
     clock::Clock,
     programs::Programs,
-    records::{Cgroups, Exec, Exit, Header, Names, OomKill, Record, SocketChange, UNSET},
+    records::{self, Cgroups, Exec, Exit, Header, Location, Names, OomKill, Record, SocketChange, UNSET},
 };
 
 /// What a record tells.
@@ -26,6 +27,7 @@ pub(crate) enum Heard {
     Process(ProcessEvent),
     Socket(SocketEvent),
     Oom(OomEvent),
+    Mount(MountCall),
     /// Only something to be remembered.
     Nothing,
     /// It is the host's, which nobody asked for: the kernel need not tell more of these cgroups.
@@ -66,9 +68,14 @@ impl Interpreter {
                 self.cgroups.made(hierarchy(change.hierarchy), change.id, &String::from_utf8_lossy(path));
                 Heard::Nothing
             }
+            Record::CgroupJoined { change, path } => {
+                self.cgroups.joined(hierarchy(change.hierarchy), change.id, &String::from_utf8_lossy(path));
+                Heard::Nothing
+            }
             Record::CgroupGone { change, .. } => Heard::Gone(self.cgroups.removed(hierarchy(change.hierarchy), change.id)),
             Record::Socket(change) => self.socket(change),
             Record::OomKill(kill) => self.oom(kill),
+            Record::Mount { call, source, target, fs_type } => self.mount(call, *source, *target, fs_type),
         }
     }
 
@@ -185,6 +192,36 @@ impl Interpreter {
         })
     }
 
+    /// Mounts matter wherever they are made.
+    fn mount(&mut self, call: &records::MountCall, source: Location<'_>, target: Location<'_>, fs_type: &[u8]) -> Heard {
+        const BIND_OR_MOVE: u64 = 0x3000;
+        let Some(action) = mount_action(call, call.type_size == 0) else { return Heard::Nonsense("a mount record has an unknown action") };
+        let header = &call.header;
+        let place = self.place(header.cgroups, header.pid);
+        // Of a filesystem it is whatever the filesystem takes it for; of a bind it is a folder.
+        let is_folder = match call.action {
+            1 => call.flags & BIND_OR_MOVE != 0,
+            3 => action == MountAction::Move,
+            _ => false,
+        };
+        Heard::Mount(MountCall {
+            time_ns: self.clock.unix(header.boot_ns),
+            action,
+            pid: header.pid.into(),
+            path: self.programs.path(header.pid),
+            uid: id(header.uid),
+            cgroup_id: place.cgroup_id,
+            mnt_namespace: Some(header.mnt_ns).filter(|&inode| inode != 0),
+            source: if is_folder { source.resolved() } else { String::from_utf8_lossy(source.path).into() },
+            target: if action == MountAction::Make { String::new() } else { target.resolved() },
+            fs_type: String::from_utf8_lossy(fs_type).into(),
+            flags: i64::from_ne_bytes(call.flags.to_ne_bytes()),
+            // What fsmount returns is a descriptor.
+            result: call.result.min(0),
+            container: place.container,
+        })
+    }
+
     /// A kill matters wherever it happens.
     fn oom(&mut self, kill: &OomKill) -> Heard {
         let place = self.place(kill.header.cgroups, kill.header.pid);
@@ -203,6 +240,25 @@ impl Interpreter {
             container: place.container,
         })
     }
+}
+
+/// What a call of mount(2) does is in its flags.
+fn mount_action(call: &records::MountCall, has_source: bool) -> Option<MountAction> {
+    const REMOUNT: u64 = 0x20;
+    const MOVE: u64 = 0x2000;
+    const PROPAGATION: u64 = 0x1e_0000;
+    Some(match call.action {
+        1 if call.flags & REMOUNT != 0 => MountAction::Remount,
+        1 if call.flags & PROPAGATION != 0 => MountAction::Propagation,
+        1 if call.flags & MOVE != 0 => MountAction::Move,
+        1 => MountAction::Mount,
+        2 => MountAction::Unmount,
+        // A path is left; a descriptor, of which the device and type are told, was nowhere yet.
+        3 if has_source => MountAction::Move,
+        3 => MountAction::Mount,
+        4 => MountAction::Make,
+        _ => return None,
+    })
 }
 
 /// The path of what was executed: of its file where the path that was asked for leads elsewhere, from the root where it

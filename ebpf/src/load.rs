@@ -5,7 +5,7 @@ use std::{fs, io, os::fd::AsRawFd};
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf},
-    programs::{BtfTracePoint, ProgramError, ProgramFd},
+    programs::{BtfTracePoint, ProgramError, ProgramFd, TracePoint},
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 
@@ -13,15 +13,28 @@ use crate::{config::EbpfConfig, object, records::kind};
 
 /// Each program with its tracepoint. The first of a tracepoint that the kernel takes is attached: kernels differ in what
 /// they pass.
-const PROGRAMS: [(&str, &str); 8] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("on_cgroup_mkdir", "cgroup_mkdir"),
     ("on_cgroup_rmdir", "cgroup_rmdir"),
+    ("on_cgroup_attach", "cgroup_attach_task"),
     ("on_fork", "sched_process_fork"),
     ("on_exec", "sched_process_exec"),
     ("on_exit", "sched_process_exit"),
     ("on_exit_of_last", "sched_process_exit"),
     ("on_socket_state", "inet_sock_set_state"),
     ("on_mark_victim", "mark_victim"),
+];
+
+/// Programs at a system call's tracepoints. The end of a call comes first, so that no beginning waits for it in vain.
+const CALLS: [(&str, &str); 8] = [
+    ("on_mount_done", "sys_exit_mount"),
+    ("on_mount", "sys_enter_mount"),
+    ("on_umount_done", "sys_exit_umount"),
+    ("on_umount", "sys_enter_umount"),
+    ("on_move_mount_done", "sys_exit_move_mount"),
+    ("on_move_mount", "sys_enter_move_mount"),
+    ("on_fsmount_done", "sys_exit_fsmount"),
+    ("on_fsmount", "sys_enter_fsmount"),
 ];
 
 /// Why the kernel cannot be listened to. Display says what was attempted; [`LoadError::remedy`] what would help.
@@ -87,11 +100,12 @@ pub(crate) struct Admission {
     pub(crate) shed: u64,
 }
 
-/// Loads and attaches the probes. `legacy_hierarchy` is the number of the v1 hierarchy of `pids`, or 0.
+/// Loads and attaches the probes. `legacy_hierarchy` is the number of the v1 hierarchy of `pids`, or 0; `mounts`: those of
+/// calls that mount too.
 ///
 /// # Errors
 /// The kernel has no BTF, no ring buffers, or refuses; see [`LoadError::remedy`].
-pub fn load(config: &EbpfConfig, legacy_hierarchy: u32) -> Result<Probes, LoadError> {
+pub fn load(config: &EbpfConfig, legacy_hierarchy: u32, mounts: bool) -> Result<Probes, LoadError> {
     // Without BTF the loader would leave every offset as it is in our own small structures, and read garbage.
     let btf = Btf::from_sys_fs().map_err(LoadError::NoBtf)?;
     // Before 5.11 maps count as locked memory. Where it may not be raised, creating a map says so.
@@ -106,7 +120,10 @@ pub fn load(config: &EbpfConfig, legacy_hierarchy: u32) -> Result<Probes, LoadEr
         .map_max_entries("exec_rooms", cpus)
         .load(object::probes())
         .map_err(|reason| forbidden(reason, |reason| LoadError::Object(Box::new(reason))))?;
-    let refused = attach(&mut ebpf, &btf)?;
+    let mut refused = attach(&mut ebpf, &btf)?;
+    if mounts {
+        refused.extend(attach_to_calls(&mut ebpf));
+    }
     Ok(Probes {
         ring: RingBuf::try_from(take(&mut ebpf, "ring")?).map_err(|reason| LoadError::Map { name: "ring", reason })?,
         wake_at: Array::try_from(take(&mut ebpf, "wake_at")?).map_err(|reason| LoadError::Map { name: "wake_at", reason })?,
@@ -138,6 +155,24 @@ fn attach(ebpf: &mut Ebpf, btf: &Btf) -> Result<Vec<(&'static str, String)>, Loa
         return Err(forbidden(reason, |reason| LoadError::Program { tracepoint, reason: Box::new(reason) }));
     }
     Ok(refused.into_iter().map(|(tracepoint, reason)| (tracepoint, reason.to_string())).collect())
+}
+
+/// Attaches to system calls; what cannot be, with the reason.
+fn attach_to_calls(ebpf: &mut Ebpf) -> Vec<(&'static str, String)> {
+    let attach = |program: &mut aya::programs::Program, tracepoint: &str| -> Result<(), ProgramError> {
+        let program: &mut TracePoint = program.try_into()?;
+        program.load()?;
+        program.attach("syscalls", tracepoint)?;
+        Ok(())
+    };
+    let mut refused = Vec::new();
+    for (name, tracepoint) in CALLS {
+        let Some(program) = ebpf.program_mut(name) else { continue };
+        if let Err(reason) = attach(program, tracepoint) {
+            refused.push((tracepoint, reason.to_string()));
+        }
+    }
+    refused
 }
 
 fn attach_one(program: &mut aya::programs::Program, tracepoint: &str, btf: &Btf) -> Result<(), ProgramError> {

@@ -110,6 +110,22 @@ pub struct OomKill {
     pub comm: [u8; 16],
 }
 
+/// `struct mount_call`: a call that changes a tree of mounts has returned.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, KnownLayout, Immutable)]
+pub struct MountCall {
+    pub header: Header,
+    pub flags: u64,
+    pub result: i64,
+    /// 1 mount, 2 umount2, 3 `move_mount`, 4 fsmount.
+    pub action: u32,
+    pub source_size: u32,
+    pub source_base_size: u32,
+    pub target_size: u32,
+    pub target_base_size: u32,
+    pub type_size: u32,
+}
+
 /// Kinds of record, as in `enum event_kind`; there the lost ones are counted by kind too.
 pub(crate) mod kind {
     pub(crate) const EXEC: u32 = 1;
@@ -119,7 +135,9 @@ pub(crate) mod kind {
     pub(crate) const CGROUP_RMDIR: u32 = 5;
     pub(crate) const SOCKET: u32 = 6;
     pub(crate) const OOM_KILL: u32 = 7;
-    pub(crate) const COUNT: u32 = 8;
+    pub(crate) const MOUNT: u32 = 8;
+    pub(crate) const CGROUP_ATTACH: u32 = 9;
+    pub(crate) const COUNT: u32 = 10;
 }
 
 /// One record; text still as bytes, without its final NUL.
@@ -144,8 +162,42 @@ pub enum Record<'a> {
         change: CgroupChange,
         path: &'a [u8],
     },
+    /// The process of the header was moved there.
+    CgroupJoined {
+        change: CgroupChange,
+        path: &'a [u8],
+    },
     Socket(SocketChange),
     OomKill(OomKill),
+    Mount {
+        call: MountCall,
+        source: Location<'a>,
+        target: Location<'a>,
+        fs_type: &'a [u8],
+    },
+}
+
+/// A path as a process spelt it, with the names of the folder that it starts from or of the file that it stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Location<'a> {
+    pub path: &'a [u8],
+    pub base: Names<'a>,
+}
+
+impl Location<'_> {
+    /// The path from the process's root on.
+    pub fn resolved(self) -> String {
+        let path = String::from_utf8_lossy(self.path);
+        if path.starts_with('/') {
+            // `/proc/self/fd/7`: what the descriptor leads to.
+            return if self.base.0.is_empty() { path.into() } else { self.base.path() };
+        }
+        let base = self.base.path();
+        match path.trim_start_matches("./") {
+            "" | "." => base,
+            relative => format!("{}/{relative}", base.trim_end_matches('/')),
+        }
+    }
 }
 
 /// Names of a file and of the folders that it is in, the innermost first; each ends with NUL. An empty one stands for
@@ -198,22 +250,40 @@ impl<'a> Record<'a> {
                 let (file, rest) = split(rest, exec.file_size, bytes)?;
                 let (path, rest) = split(rest, exec.path_size, bytes)?;
                 let (args, _) = split(rest, exec.args_size, bytes)?;
-                let text = |bytes: &'a [u8]| bytes.strip_suffix(b"\0").unwrap_or(bytes);
-                Ok(Self::Exec { exec, cwd: Names(cwd), file: Names(file), path: text(path), args: text(args) })
+                Ok(Self::Exec { exec, cwd: Names(cwd), file: Names(file), path: without_nul(path), args: without_nul(args) })
             }
             kind::EXIT => Ok(Self::Exit(fixed(bytes)?.0)),
             kind::FORK => Ok(Self::Fork(fixed(bytes)?.0)),
-            made_or_gone @ (kind::CGROUP_MKDIR | kind::CGROUP_RMDIR) => {
+            kind @ (kind::CGROUP_MKDIR | kind::CGROUP_RMDIR | kind::CGROUP_ATTACH) => {
                 let (change, text) = fixed::<CgroupChange>(bytes)?;
                 let (path, _) = split(text, change.path_size, bytes)?;
-                let path = path.strip_suffix(b"\0").unwrap_or(path);
-                Ok(if made_or_gone == kind::CGROUP_MKDIR { Self::CgroupMade { change, path } } else { Self::CgroupGone { change, path } })
+                let path = without_nul(path);
+                Ok(match kind {
+                    kind::CGROUP_MKDIR => Self::CgroupMade { change, path },
+                    kind::CGROUP_RMDIR => Self::CgroupGone { change, path },
+                    _ => Self::CgroupJoined { change, path },
+                })
             }
             kind::SOCKET => Ok(Self::Socket(fixed(bytes)?.0)),
             kind::OOM_KILL => Ok(Self::OomKill(fixed(bytes)?.0)),
+            kind::MOUNT => {
+                let (call, text) = fixed::<MountCall>(bytes)?;
+                let (source, rest) = split(text, call.source_size, bytes)?;
+                let (source_base, rest) = split(rest, call.source_base_size, bytes)?;
+                let (target, rest) = split(rest, call.target_size, bytes)?;
+                let (target_base, rest) = split(rest, call.target_base_size, bytes)?;
+                let (fs_type, _) = split(rest, call.type_size, bytes)?;
+                let location = |path, base| Location { path: without_nul(path), base: Names(base) };
+                let (source, target) = (location(source, source_base), location(target, target_base));
+                Ok(Self::Mount { call, source, target, fs_type: without_nul(fs_type) })
+            }
             kind => Err(Malformed::Kind { kind }),
         }
     }
+}
+
+fn without_nul(text: &[u8]) -> &[u8] {
+    text.strip_suffix(b"\0").unwrap_or(text)
 }
 
 fn fixed<T: FromBytes>(bytes: &[u8]) -> Result<(T, &[u8]), Malformed> {
@@ -238,9 +308,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn finds_out_where_a_path_leads() {
+        let cases = [
+            (&b"/mnt"[..], &b""[..], "/mnt"),
+            (b"mnt", b"b\0a\0", "/a/b/mnt"),
+            (b"./mnt", b"", "/mnt"),
+            (b".", b"a\0", "/a"),
+            (b"", b"a\0", "/a"),
+            (b"/proc/self/fd/7", b"rootfs\0run\0", "/run/rootfs"),
+        ];
+        for (path, base, resolved) in cases {
+            assert_eq!(Location { path, base: Names(base) }.resolved(), resolved);
+        }
+    }
+
     proptest! {
         #[test]
-        fn reads_any_bytes_or_refuses_them(kind in 0u32..10, honest: bool, mut bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+        fn reads_any_bytes_or_refuses_them(kind in 0u32..=kind::COUNT, honest: bool, mut bytes in prop::collection::vec(any::<u8>(), 0..512)) {
             if bytes.len() >= 8 {
                 bytes[..4].copy_from_slice(&kind.to_ne_bytes());
                 if honest {

@@ -46,7 +46,7 @@ impl Recording {
         report(loaded, &recorder);
         let handle = recorder.handle();
         let sinks = handle.sinks();
-        let sinks = KernelSinks { processes: sinks.of(), sockets: sinks.of(), ooms: sinks.of() };
+        let sinks = KernelSinks { processes: sinks.of(), sockets: sinks.of(), ooms: sinks.of(), mounts: None };
         let feed = handle.feed("ebpf", "");
         let mut recording = Self { kernel: None, sources: None, recorder: Some(recorder) };
         recording.sources = Some(mayfly_sources::start(loaded.config.sources(), handle).map_err(RecordingError::Sources)?);

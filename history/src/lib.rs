@@ -13,6 +13,7 @@ mod fact;
 pub mod feed;
 pub mod image;
 mod memory;
+pub mod mount;
 pub mod oom;
 pub mod process;
 mod record;

@@ -193,7 +193,8 @@ fn says_what_is_missing_where_it_has_no_rights() {
 fn is_refused() {
     let bell = Bell::default();
     let feed = Feed::new("ebpf", "");
-    let sinks = KernelSinks { processes: Sink::new(1, bell.clone()), sockets: Sink::new(1, bell.clone()), ooms: Sink::new(1, bell) };
+    let sinks =
+        KernelSinks { processes: Sink::new(1, bell.clone()), sockets: Sink::new(1, bell.clone()), ooms: Sink::new(1, bell), mounts: None };
     assert!(follow(&everything(), feed.clone(), sinks).unwrap().is_none());
     let status = feed.status();
     assert_eq!(status.state, "disabled");

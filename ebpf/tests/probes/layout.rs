@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, mem::offset_of};
 
-use mayfly_ebpf::records::{CgroupChange, Cgroups, Exec, Exit, Fork, Header, OomKill, SocketChange};
+use mayfly_ebpf::records::{CgroupChange, Cgroups, Exec, Exit, Fork, Header, MountCall, OomKill, SocketChange};
 use object::{Object, ObjectSection};
 
 /// Name → (size, members and their byte offsets).
@@ -71,6 +71,19 @@ fn records_are_laid_out_alike_in_c_and_in_rust() {
         layout!("fork", Fork, header),
         layout!("cgroup_change", CgroupChange, header, id, hierarchy, path_size),
         layout!("socket_change", SocketChange, header, local, remote, local_port, remote_port, family, protocol, action, failed),
+        layout!(
+            "mount_call",
+            MountCall,
+            header,
+            flags,
+            result,
+            action,
+            source_size,
+            source_base_size,
+            target_size,
+            target_base_size,
+            type_size
+        ),
         layout!("oom_kill", OomKill, header, total_vm_pages, rss_pages, comm),
     ]);
     assert_eq!(in_c, in_rust);

@@ -9,4 +9,6 @@ mod kernel;
 #[cfg(test)]
 mod layout;
 #[cfg(test)]
+mod mounts;
+#[cfg(test)]
 mod probing;

@@ -6,6 +6,7 @@ use mayfly_ebpf::{EbpfConfig, Follower, KernelSinks, follow};
 use mayfly_history::{
     Feed, Sink,
     feed::FeedState,
+    mount::MountCall,
     oom::OomEvent,
     process::ProcessEvent,
     sink::{Bell, Pushed},
@@ -29,12 +30,22 @@ pub(crate) struct Probing {
 impl Probing {
     /// Starts the probes. `None`, with the reason printed, where this kernel takes none.
     pub(crate) fn start(config: &EbpfConfig) -> Option<Self> {
+        Self::start_with(config, false)
+    }
+
+    /// The same, with those of calls that mount.
+    pub(crate) fn start_with_mounts(config: &EbpfConfig) -> Option<Self> {
+        Self::start_with(config, true)
+    }
+
+    fn start_with(config: &EbpfConfig, mounts: bool) -> Option<Self> {
         let bell = Bell::default();
         let feed = Feed::new("ebpf", "");
         let sinks = KernelSinks {
             processes: Sink::new(1 << 20, bell.clone()),
             sockets: Sink::new(1 << 16, bell.clone()),
-            ooms: Sink::new(1 << 10, bell),
+            ooms: Sink::new(1 << 10, bell.clone()),
+            mounts: mounts.then(|| Sink::new(1 << 10, bell)),
         };
         let follower = follow(config, feed.clone(), sinks.clone()).unwrap();
         let status = feed.status();
@@ -60,6 +71,10 @@ impl Probing {
 
     pub(crate) fn socket(&mut self, wanted: impl Fn(&SocketEvent) -> bool) -> SocketEvent {
         until(&self.sinks.sockets, wanted).pop().unwrap()
+    }
+
+    pub(crate) fn mount(&mut self, wanted: impl Fn(&MountCall) -> bool) -> MountCall {
+        until(self.sinks.mounts.as_ref().unwrap(), wanted).pop().unwrap()
     }
 
     pub(crate) fn oom(&mut self, wanted: impl Fn(&OomEvent) -> bool) -> OomEvent {
