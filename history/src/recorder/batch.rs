@@ -73,6 +73,8 @@ pub(super) struct Batch {
     dirty: BTreeSet<ContainerKey>,
     former: Vec<Subject>,
     forgotten: Vec<ContainerKey>,
+    /// Intervals to remove: key and start.
+    withdrawn: Vec<(ContainerKey, Nanos)>,
     cursors: BTreeMap<String, Cursor>,
     pub(super) gaps: Vec<Gap>,
     pub(super) sources: Option<Vec<FeedStatus>>,
@@ -90,6 +92,7 @@ impl Batch {
             && self.dirty.is_empty()
             && self.former.is_empty()
             && self.forgotten.is_empty()
+            && self.withdrawn.is_empty()
             && self.cursors.is_empty()
             && self.gaps.is_empty()
             && self.notes.is_empty()
@@ -162,6 +165,12 @@ impl Batch {
         // What is left in the store of the others, the next recorder reads and forgets.
         let excess = self.forgotten.len().saturating_sub(MOST_ROWS);
         self.forgotten.drain(..excess);
+    }
+
+    /// Intervals of what turned out to be another container.
+    pub(super) fn withdraw(&mut self, withdrawn: Vec<(ContainerKey, Vec<Nanos>)>) {
+        self.withdrawn
+            .extend(withdrawn.into_iter().flat_map(|(key, starts)| starts.into_iter().map(move |from_ns| (key.clone(), from_ns))));
     }
 
     pub(super) fn set_cursor(&mut self, stream: String, cursor: Cursor) {
@@ -239,6 +248,9 @@ impl Batch {
             if let Ok(bytes) = serde_json::to_vec(subject) {
                 tx.put_subject(&subject_key(key), &bytes)?;
             }
+        }
+        for (key, from_ns) in &self.withdrawn {
+            tx.remove_interval(history.log, &key.container_id, &scope(key), *from_ns)?;
         }
         for key in &self.forgotten {
             tx.remove_subject(&subject_key(key))?;

@@ -59,13 +59,23 @@ impl Held {
         self.event.recovered = recovered;
     }
 
+    /// Another row that waits turned out to be the same event.
+    pub(super) fn join(&mut self, other: Self) {
+        self.feeds.extend(other.feeds);
+        self.merge(other.event, other.mark, None);
+    }
+
     /// Whether its row can be written now, all that it needs being known.
     pub(super) fn is_ready(&self, course: &Course<'_>) -> bool {
         // Found in a list: the stream, or its replay, may be about to tell it better.
         if self.event.source == Witness::Reconcile || self.event.action == Action::Existing {
             return false;
         }
-        // Docker is about to tell the same with more details.
+        // Its runtime is about to tell the same with more details.
+        if self.event.source == Witness::Ebpf {
+            return false;
+        }
+        // So is Docker.
         if self.event.source == Witness::Containerd && *self.event.key.runtime_namespace == *"moby" {
             return false;
         }

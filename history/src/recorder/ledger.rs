@@ -4,11 +4,13 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
     hold::{self, Held, Told},
+    kernel,
     storm::Bucket,
     subject::{Mark, Subject, TOLERANCE, Via},
 };
@@ -36,9 +38,9 @@ pub(super) struct Moment {
 }
 
 #[derive(Debug)]
-struct Entry {
-    subject: Subject,
-    held: Vec<Held>,
+pub(super) struct Entry {
+    pub(super) subject: Subject,
+    pub(super) held: Vec<Held>,
     bucket: Option<Bucket>,
     /// Stands in the queue of those that end.
     ending: bool,
@@ -58,6 +60,8 @@ pub(super) struct Output {
     pub(super) forgotten: Vec<ContainerKey>,
     /// Containers that vanished in a blind period, and when that was noticed.
     pub(super) vanished: Vec<(ContainerKey, Nanos)>,
+    /// Intervals that were written of what turned out to be another container: key and starts.
+    pub(super) withdrawn: Vec<(ContainerKey, Vec<Nanos>)>,
 }
 
 #[derive(Debug, Default)]
@@ -69,7 +73,11 @@ pub(super) struct Ledger {
     /// By when they are sealed.
     ending: VecDeque<(Instant, ContainerKey)>,
     sealed: VecDeque<ContainerKey>,
-    output: Output,
+    /// The containers of an id that runtimes report.
+    pub(super) by_id: HashMap<Arc<str>, BTreeSet<ContainerKey>>,
+    /// Of each id, the container that only the kernel knows.
+    pub(super) kernel_only: HashMap<Arc<str>, ContainerKey>,
+    pub(super) output: Output,
 }
 
 impl Ledger {
@@ -79,8 +87,34 @@ impl Ledger {
         if subject.sealed_ns.is_some() {
             self.sealed.push_back(key.clone());
         }
-        self.entries.insert(key.clone(), Entry { subject, held: Vec::new(), bucket: None, ending: false });
+        self.add(key.clone(), subject);
         self.watch_ending(&key, now);
+    }
+
+    fn add(&mut self, key: ContainerKey, subject: Subject) {
+        if !key.endpoint.is_empty() {
+            self.by_id.entry(key.container_id.clone()).or_default().insert(key.clone());
+        } else if subject.sealed_ns.is_none() {
+            self.kernel_only.insert(key.container_id.clone(), key.clone());
+        }
+        self.entries.insert(key, Entry { subject, held: Vec::new(), bucket: None, ending: false });
+    }
+
+    /// Takes a container out, and forgets that it was.
+    pub(super) fn remove(&mut self, key: &ContainerKey) -> Option<Entry> {
+        let entry = self.entries.remove(key)?;
+        if key.endpoint.is_empty() {
+            self.kernel_only.remove(&key.container_id);
+        } else if let Some(keys) = self.by_id.get_mut(&key.container_id) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.by_id.remove(&key.container_id);
+            }
+        }
+        self.touched.remove(key);
+        self.output.dirty.remove(key);
+        self.output.forgotten.push(key.clone());
+        Some(entry)
     }
 
     pub(super) fn subject(&self, key: &ContainerKey) -> Option<&Subject> {
@@ -98,9 +132,12 @@ impl Ledger {
     /// Takes one report.
     pub(super) fn take(&mut self, received: Received<Report>, now: Moment) {
         match received.item {
+            Report::Event(event) if event.source == Witness::Ebpf => self.take_kernel_event(event, received.feed, now),
+            Report::Snapshot(snapshot) if snapshot.witness == Witness::Ebpf => self.take_kernel_list(&snapshot, now),
             Report::Event(event) => self.take_event(event, received.feed, now),
             Report::Details { key, witness, details } => {
                 self.renew(&key, details.created_ns.filter(|_| !is_dockers_means(&key, witness)), now);
+                self.adopt(&key, now);
                 let entry = self.entry(&key);
                 entry.subject.learn(witness, Via::Inspect, &details);
                 self.touch(&key);
@@ -115,13 +152,14 @@ impl Ledger {
         }
     }
 
-    fn take_event(&mut self, event: Box<ContainerEvent>, feed: Feed, now: Moment) {
+    pub(super) fn take_event(&mut self, event: Box<ContainerEvent>, feed: Feed, now: Moment) {
         let key = event.key.clone();
         match event.action {
             Action::Create if !is_dockers_means(&key, event.source) => self.renew(&key, Some(event.time_ns), now),
             Action::Start => self.renew(&key, Some(event.time_ns.saturating_sub(TOLERANCE)), now),
             _ => {}
         }
+        self.adopt(&key, now);
         let entry = self.entry(&key);
         let Some(mark) = entry.subject.see(&event) else {
             self.output.known.push((feed, event.time_ns));
@@ -151,11 +189,24 @@ impl Ledger {
 
     /// Lets an event wait for its details.
     pub(super) fn hold(&mut self, event: Box<ContainerEvent>, mark: Mark, feed: Option<Feed>, now: Moment) {
-        let due = hold::due(event.time_ns, now.at, now.wall_ns);
-        let key = event.key.clone();
-        self.alarms.push(Reverse((due, key.clone())));
-        self.entry(&key).held.push(Held { event, mark, feeds: feed.into_iter().collect(), due });
+        let due = kernel::due(&event, now.at).unwrap_or_else(|| hold::due(event.time_ns, now.at, now.wall_ns));
+        self.hold_on(Held { event, mark, feeds: feed.into_iter().collect(), due });
+    }
+
+    pub(super) fn hold_on(&mut self, held: Held) {
+        let key = held.event.key.clone();
+        self.alarms.push(Reverse((held.due, key.clone())));
+        self.entry(&key).held.push(held);
         self.touch(&key);
+    }
+
+    /// Where the event of a row that waits stands with that container.
+    pub(super) fn find(&mut self, key: &ContainerKey, held: &Held) -> Found {
+        self.entry(key).find(&held.mark)
+    }
+
+    pub(super) fn note_known(&mut self, feed: Feed, time_ns: Nanos) {
+        self.output.known.push((feed, time_ns));
     }
 
     /// Begins a new life if the container was removed before `begins_ns`: ids that a user chose come back.
@@ -175,8 +226,7 @@ impl Ledger {
 
     fn entry(&mut self, key: &ContainerKey) -> &mut Entry {
         if !self.entries.contains_key(key) {
-            let entry = Entry { subject: Subject::new(key.clone()), held: Vec::new(), bucket: None, ending: false };
-            self.entries.insert(key.clone(), entry);
+            self.add(key.clone(), Subject::new(key.clone()));
         }
         self.entries.get_mut(key).expect("it was inserted if it was not there")
     }
@@ -283,7 +333,7 @@ impl Ledger {
         let linger = match (entry.subject.destroyed_ns(), entry.subject.gone_ns) {
             (Some(_), _) => LINGER,
             (None, Some(_)) => LINGER_GONE,
-            (None, None) if entry.subject.is_dockers_unseen() && entry.subject.course().state() == State::Exited => LINGER_GONE,
+            (None, None) if entry.subject.is_half_seen() && entry.subject.course().state() == State::Exited => LINGER_GONE,
             (None, None) => return,
         };
         entry.ending = true;
@@ -328,7 +378,7 @@ impl Ledger {
             let subject = &mut entry.subject;
             if subject.destroyed_ns().is_none()
                 && subject.gone_ns.is_none()
-                && subject.is_dockers_unseen()
+                && subject.is_half_seen()
                 && subject.course().state() == State::Exited
             {
                 subject.gone_ns = Some(now.wall_ns);
@@ -339,15 +389,16 @@ impl Ledger {
             // Whoever sweeps has committed before, so that its last intervals are in the store.
             entry.subject.seal(past);
             entry.bucket = None;
+            if key.endpoint.is_empty() {
+                self.kernel_only.remove(&key.container_id);
+            }
             self.output.dirty.insert(key.clone());
             self.sealed.push_back(key);
         }
         while self.sealed.len() > MOST_SEALED
             && let Some(key) = self.sealed.pop_front()
         {
-            self.entries.remove(&key);
-            self.output.dirty.remove(&key);
-            self.output.forgotten.push(key);
+            self.remove(&key);
         }
     }
 
@@ -395,7 +446,7 @@ impl Ledger {
 }
 
 /// Where an event that was just seen stands.
-enum Found {
+pub(super) enum Found {
     New,
     Held(usize),
     Told,

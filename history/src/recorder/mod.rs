@@ -8,6 +8,7 @@ mod directory;
 mod facts;
 mod gaps;
 mod hold;
+mod kernel;
 mod lane;
 mod ledger;
 mod lock;

@@ -16,19 +16,23 @@ impl Ledger {
     pub(super) fn find_vanished(&mut self, snapshot: &Snapshot, present: &HashSet<&ContainerKey>, _now: Moment) {
         for key in self.alive(&snapshot.endpoint, &snapshot.runtime_namespace) {
             // Docker's containers are in containerd only while they run.
-            if present.contains(&key) || is_dockers_means(&key, snapshot.witness) {
-                continue;
+            if !present.contains(&key) && !is_dockers_means(&key, snapshot.witness) {
+                self.note_absent(&key, snapshot);
             }
-            let Some(subject) = self.subject_mut(&key) else { continue };
-            // One witness lists what another does not know of, e.g. the sandboxes of pods; and what is younger than the list cannot be in it.
-            let is_listed_by_it =
-                subject.facts.contains_key(&snapshot.witness) || (snapshot.witness == Witness::Docker && subject.is_dockers_unseen());
-            let is_younger = subject.last_seen_ns().is_some_and(|seen| seen >= snapshot.taken_ns);
-            if is_listed_by_it && !is_younger {
-                subject.gone_ns = Some(snapshot.taken_ns);
-                self.note_vanished(key.clone(), snapshot.taken_ns);
-                self.touch(&key);
-            }
+        }
+    }
+
+    /// Closes a container that a list does not have, if whoever listed knew of it and it is not younger than the list.
+    pub(super) fn note_absent(&mut self, key: &ContainerKey, snapshot: &Snapshot) {
+        let Some(subject) = self.subject_mut(key) else { return };
+        // One witness lists what another does not know of, e.g. the sandboxes of pods.
+        let is_listed_by_it =
+            subject.facts.contains_key(&snapshot.witness) || (snapshot.witness == Witness::Docker && subject.is_half_seen());
+        let is_younger = subject.last_seen_ns().is_some_and(|seen| seen >= snapshot.taken_ns);
+        if is_listed_by_it && !is_younger {
+            subject.gone_ns = Some(snapshot.taken_ns);
+            self.note_vanished(key.clone(), snapshot.taken_ns);
+            self.touch(key);
         }
     }
 
@@ -36,6 +40,7 @@ impl Ledger {
     pub(super) fn take_listed(&mut self, snapshot: &Snapshot, key: &ContainerKey, state: State, details: &Details, now: Moment) {
         // A list that was taken well after its removal shows the next container of that id.
         self.renew(key, details.created_ns.or(Some(snapshot.taken_ns.saturating_sub(TOLERANCE))), now);
+        self.adopt(key, now);
         let was_known = self.is_known(key);
         let (witness, taken_ns) = (snapshot.witness, snapshot.taken_ns);
         let subject = self.subject_or_new(key);

@@ -171,9 +171,30 @@ impl Subject {
         witness == Witness::Containerd && *self.key.runtime_namespace == *"moby"
     }
 
-    /// Whether it is a container of Docker's that only containerd told of: then nobody will say that it was removed.
-    pub(super) fn is_dockers_unseen(&self) -> bool {
-        *self.key.runtime_namespace == *"moby" && !self.facts.is_empty() && self.facts.keys().all(|w| *w == Witness::Containerd)
+    /// Whether only witnesses told of it who cannot know that it was removed: of Docker's containers, which outlive their runs,
+    /// containerd; of any, the kernel.
+    pub(super) fn is_half_seen(&self) -> bool {
+        let cannot_know = |w: &Witness| *w == Witness::Ebpf || self.is_dockers_means(*w);
+        !self.facts.is_empty() && self.facts.keys().all(cannot_know)
+    }
+
+    /// Takes the evidence of what turned out to be the same container. That its cgroup went away is no removal then.
+    pub(super) fn take_over(&mut self, other: Self) {
+        for sighting in other.sightings.into_iter().filter(|s| s.mark.action != Action::Destroy) {
+            let (mark, was_told) = (sighting.mark.clone(), sighting.told);
+            self.insert(mark.clone(), sighting.run);
+            if was_told {
+                self.tell(&mark);
+            }
+        }
+        for (witness, details) in other.facts {
+            facts::unite(self.facts.entry(witness).or_default(), &details);
+        }
+        for (key, run) in other.hints {
+            self.add_hint(key, &run);
+        }
+        self.existing_ns = self.existing_ns.or(other.existing_ns);
+        self.bound();
     }
 
     fn learn_container(&mut self, witness: Witness, details: &Details) {
@@ -193,9 +214,13 @@ impl Subject {
         if is_nothing(&run) {
             return;
         }
+        self.add_hint(key, &run);
+    }
+
+    fn add_hint(&mut self, key: HintKey, run: &Run) {
         match self.hints.binary_search_by(|(k, _)| k.cmp(&key)) {
-            Ok(i) => facts::unite_run(&mut self.hints[i].1, &run),
-            Err(i) => self.hints.insert(i, (key, run)),
+            Ok(i) => facts::unite_run(&mut self.hints[i].1, run),
+            Err(i) => self.hints.insert(i, (key, run.clone())),
         }
     }
 

@@ -277,6 +277,7 @@ impl Worker {
         self.batch.add_known(output.known);
         self.batch.add_dirty(output.dirty);
         self.batch.add_former(output.former);
+        self.batch.withdraw(output.withdrawn);
         self.batch.forget(output.forgotten);
         for feed in self.shared.feeds() {
             feed.take_gaps().into_iter().for_each(|gap| self.gaps.put(gap));

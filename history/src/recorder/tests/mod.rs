@@ -1,5 +1,6 @@
 //! The reducer against hand-made reports and simulated hosts.
 
+mod kernel;
 mod moby;
 mod order;
 pub(super) mod recorded;
