@@ -78,8 +78,10 @@ impl Probes {
         let sinks = KernelSinks {
             processes: Sink::new(room, bell.clone()),
             sockets: Sink::new(room, bell.clone()),
-            ooms: Sink::new(1 << 10, bell),
+            ooms: Sink::new(1 << 10, bell.clone()),
             mounts: None,
+            containers: Sink::new(1 << 14, bell),
+            blind_since: None,
         };
         let follower = follow(config, feed.clone(), sinks.clone()).unwrap();
         let Some(follower) = follower else {

@@ -46,22 +46,23 @@ pub(crate) fn legacy_hierarchy() -> u32 {
 }
 
 impl CgroupMap {
-    /// Learns the cgroups that exist now.
-    pub(crate) fn learn_existing(&mut self) {
+    /// Learns the cgroups that exist now, and tells of each.
+    pub(crate) fn learn_existing(&mut self, mut tell: impl FnMut(Hierarchy, u64, &str)) {
         for (hierarchy, mountpoint) in mounts(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()) {
-            self.learn_below(hierarchy, Path::new(mountpoint), "/");
+            self.learn_below(hierarchy, Path::new(mountpoint), "/", &mut tell);
         }
     }
 
-    fn learn_below(&mut self, hierarchy: Hierarchy, folder: &Path, path: &str) {
+    fn learn_below(&mut self, hierarchy: Hierarchy, folder: &Path, path: &str, tell: &mut impl FnMut(Hierarchy, u64, &str)) {
         // A cgroup may go while it is looked at.
         let Ok(metadata) = fs::metadata(folder) else { return };
         self.made(hierarchy, metadata.ino(), path);
+        tell(hierarchy, metadata.ino(), path);
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir())
                 && let Some(name) = entry.file_name().to_str()
             {
-                self.learn_below(hierarchy, &entry.path(), &format!("{}/{name}", path.trim_end_matches('/')));
+                self.learn_below(hierarchy, &entry.path(), &format!("{}/{name}", path.trim_end_matches('/')), tell);
             }
         }
     }
@@ -134,6 +135,13 @@ fn owner(path: &str) -> Owner {
         }),
         None => Owner::Host,
     }
+}
+
+/// Finds the folder of a cgroup's path, in whichever hierarchy has one.
+pub(crate) fn folders() -> impl Fn(&str) -> Option<String> {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let roots: Vec<String> = mounts(&mountinfo).into_iter().map(|(_, mountpoint)| mountpoint.to_owned()).collect();
+    move |path| roots.iter().map(|root| format!("{root}{path}")).find(|folder| Path::new(folder).is_dir())
 }
 
 /// The unified hierarchy's and the `pids` hierarchy's mount points, of a mountinfo.

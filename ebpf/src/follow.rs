@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mayfly_history::{Feed, Sink, mount::MountCall, now, oom::OomEvent, process::ProcessEvent, socket::SocketEvent};
+use mayfly_history::{
+    Feed, Nanos, Sink, container::Report, mount::MountCall, now, oom::OomEvent, process::ProcessEvent, recorder::Handle,
+    socket::SocketEvent,
+};
 use rustix::{
     event::{EventfdFlags, Timespec, epoll, eventfd},
     io::Errno,
@@ -18,9 +21,10 @@ use std::collections::HashMap;
 
 use crate::{
     EbpfConfig, LoadError, Probes,
-    cgroups::{CgroupMap, legacy_hierarchy},
+    cgroups::{self, CgroupMap, legacy_hierarchy},
     clock::Clock,
     interpret::{Heard, Interpreter},
+    lives::Lives,
     load,
     programs::Programs,
     records::{Cgroups, Record},
@@ -41,6 +45,25 @@ pub struct KernelSinks {
     pub ooms: Sink<OomEvent>,
     /// Without it, calls that mount are not listened to.
     pub mounts: Option<Sink<MountCall>>,
+    /// For the lives of containers.
+    pub containers: Sink<Report>,
+    /// Since when nobody followed; `None`: nobody ever did.
+    pub blind_since: Option<Nanos>,
+}
+
+impl KernelSinks {
+    /// The rings of that recorder.
+    pub fn of(recorder: &Handle) -> Self {
+        let sinks = recorder.sinks();
+        Self {
+            processes: sinks.of(),
+            sockets: sinks.of(),
+            ooms: sinks.of(),
+            mounts: None,
+            containers: sinks.containers.clone(),
+            blind_since: recorder.blind_since(),
+        }
+    }
 }
 
 /// The probes, followed on a thread of their own.
@@ -73,13 +96,17 @@ pub fn follow(config: &EbpfConfig, feed: Feed, sinks: KernelSinks) -> io::Result
     // What exists is learnt after the probes are in place: a cgroup made meanwhile is told twice, never missed.
     let mut interpreter = Interpreter {
         cgroups: CgroupMap::default(),
+        lives: Lives::default(),
         programs: Programs::default(),
         clock: Clock::read(),
         host_processes: config.host_processes,
         page_size: u64::try_from(page_size()).unwrap_or(4096),
     };
-    interpreter.cgroups.learn_existing();
+    let taken_ns = now();
+    interpreter.cgroups.learn_existing(|hierarchy, id, path| interpreter.lives.found(hierarchy, id, path));
     interpreter.programs.learn_existing();
+    let snapshot = interpreter.lives.list(taken_ns, sinks.blind_since, cgroups::folders());
+    sinks.containers.push(&feed, Report::Snapshot(Box::new(snapshot)));
     let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
     let reader = Reader { probes, interpreter, feed, sinks, fill_level: u64::from(config.ring_bytes()) / 4, books: Books::default() };
     let waker = Waker::new(&reader.probes, &stop)?;
@@ -207,6 +234,9 @@ impl Reader {
             };
             drop(bytes);
             self.pass_on(heard);
+            for event in self.interpreter.lives.take() {
+                self.sinks.containers.push(&self.feed, Report::Event(Box::new(event)));
+            }
         }
         read
     }

@@ -17,6 +17,7 @@ use mayfly_history::{
 use crate::{
     cgroups::{CgroupMap, Hierarchy, Owner},
     clock::Clock,
+    lives::Lives,
     programs::Programs,
     records::{self, Cgroups, Exec, Exit, Header, Location, Names, OomKill, Record, SocketChange, UNSET},
 };
@@ -42,6 +43,7 @@ pub(crate) enum Heard {
 #[derive(Debug)]
 pub(crate) struct Interpreter {
     pub(crate) cgroups: CgroupMap,
+    pub(crate) lives: Lives,
     pub(crate) programs: Programs,
     pub(crate) clock: Clock,
     pub(crate) host_processes: bool,
@@ -65,14 +67,20 @@ impl Interpreter {
                 Heard::Nothing
             }
             Record::CgroupMade { change, path } => {
-                self.cgroups.made(hierarchy(change.hierarchy), change.id, &String::from_utf8_lossy(path));
+                let (hierarchy, path) = (hierarchy(change.hierarchy), String::from_utf8_lossy(path));
+                self.cgroups.made(hierarchy, change.id, &path);
+                self.lives.made(hierarchy, change.id, &path, self.clock.unix(change.header.boot_ns));
                 Heard::Nothing
             }
             Record::CgroupJoined { change, path } => {
                 self.cgroups.joined(hierarchy(change.hierarchy), change.id, &String::from_utf8_lossy(path));
                 Heard::Nothing
             }
-            Record::CgroupGone { change, .. } => Heard::Gone(self.cgroups.removed(hierarchy(change.hierarchy), change.id)),
+            Record::CgroupGone { change, path } => {
+                let hierarchy = hierarchy(change.hierarchy);
+                self.lives.removed(hierarchy, change.id, &String::from_utf8_lossy(path), self.clock.unix(change.header.boot_ns));
+                Heard::Gone(self.cgroups.removed(hierarchy, change.id))
+            }
             Record::Socket(change) => self.socket(change),
             Record::OomKill(kill) => self.oom(kill),
             Record::Mount { call, source, target, fs_type } => self.mount(call, *source, *target, fs_type),
@@ -112,6 +120,7 @@ impl Interpreter {
         let mut event = self.process(&exec.header, ProcessAction::Exec, place, path);
         event.cmdline = command_line(args, exec.args_whole > u64::from(exec.args_size));
         event.cwd = cwd;
+        self.lives.executed(&event, exec.header.net_ns, exec.header.mnt_ns);
         Heard::Process(event)
     }
 
@@ -126,6 +135,7 @@ impl Interpreter {
         } else {
             event.signal = Some(i64::from(signal));
         }
+        self.lives.exited(&event);
         event.duration_ms = exit.header.boot_ns.checked_sub(exit.started_boot_ns).map(|ns| int(ns / 1_000_000));
         Heard::Process(event)
     }

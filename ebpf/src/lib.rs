@@ -9,6 +9,7 @@ mod clock;
 mod config;
 mod follow;
 mod interpret;
+mod lives;
 mod load;
 mod object;
 mod programs;

@@ -45,8 +45,7 @@ impl Recording {
             .map_err(|reason| RecordingError::Recorder { dir: state_dir.display().to_string(), reason })?;
         report(loaded, &recorder);
         let handle = recorder.handle();
-        let sinks = handle.sinks();
-        let sinks = KernelSinks { processes: sinks.of(), sockets: sinks.of(), ooms: sinks.of(), mounts: None };
+        let sinks = KernelSinks::of(&handle);
         let feed = handle.feed("ebpf", "");
         let mut recording = Self { kernel: None, sources: None, recorder: Some(recorder) };
         recording.sources = Some(mayfly_sources::start(loaded.config.sources(), handle).map_err(RecordingError::Sources)?);

@@ -11,7 +11,13 @@ use std::{
 
 use crate::probing::{Probing, everything};
 use mayfly_ebpf::{EbpfConfig, KernelSinks, follow};
-use mayfly_history::{Feed, Sink, process::ProcessAction, sink::Bell, socket::SocketAction};
+use mayfly_history::{
+    Feed,
+    process::ProcessAction,
+    recorder::{Handle, Sinks},
+    sink::Bell,
+    socket::SocketAction,
+};
 
 #[test]
 fn tells_what_was_executed_and_how_it_ended() {
@@ -191,10 +197,8 @@ fn says_what_is_missing_where_it_has_no_rights() {
 #[test]
 #[ignore = "run by the test above, as a process without rights"]
 fn is_refused() {
-    let bell = Bell::default();
     let feed = Feed::new("ebpf", "");
-    let sinks =
-        KernelSinks { processes: Sink::new(1, bell.clone()), sockets: Sink::new(1, bell.clone()), ooms: Sink::new(1, bell), mounts: None };
+    let sinks = KernelSinks::of(&Handle::detached(Sinks::new(Bell::default())));
     assert!(follow(&everything(), feed.clone(), sinks).unwrap().is_none());
     let status = feed.status();
     assert_eq!(status.state, "disabled");

@@ -45,7 +45,9 @@ impl Probing {
             processes: Sink::new(1 << 20, bell.clone()),
             sockets: Sink::new(1 << 16, bell.clone()),
             ooms: Sink::new(1 << 10, bell.clone()),
-            mounts: mounts.then(|| Sink::new(1 << 10, bell)),
+            mounts: mounts.then(|| Sink::new(1 << 10, bell.clone())),
+            containers: Sink::new(1 << 14, bell),
+            blind_since: None,
         };
         let follower = follow(config, feed.clone(), sinks.clone()).unwrap();
         let status = feed.status();

@@ -1,0 +1,235 @@
+//! The lives of containers as the kernel sees them: a cgroup that is made, the first program in it, the end of that, a cgroup
+//! that is gone.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fs, mem,
+    sync::Arc,
+};
+
+use mayfly_history::{
+    Nanos,
+    container::{Action, ContainerEvent, ContainerKey, Details, Run, Runtime, Snapshot, State, Witness},
+    process::ProcessEvent,
+};
+
+use crate::{attribution::container_of, cgroups::Hierarchy};
+
+/// Containers that are followed at once; of more, no life is told.
+const MOST: usize = 65_536;
+
+/// How far a container has come in its cgroup; for another run it gets another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    /// Its runtime prepares it.
+    #[default]
+    Made,
+    /// The process whose end is the container's, where it is known.
+    Running(Option<i64>),
+    Ended,
+}
+
+/// A container that has a cgroup.
+#[derive(Debug, Default)]
+struct Life {
+    runtime: Runtime,
+    path: String,
+    cgroups: HashSet<(Hierarchy, u64)>,
+    stage: Stage,
+    run: Run,
+}
+
+/// All containers that have a cgroup, and what is to be told of them.
+#[derive(Debug, Default)]
+pub(crate) struct Lives {
+    lives: HashMap<ContainerKey, Life>,
+    told: Vec<ContainerEvent>,
+}
+
+impl Lives {
+    /// What is to be told since the last call.
+    pub(crate) fn take(&mut self) -> Vec<ContainerEvent> {
+        mem::take(&mut self.told)
+    }
+
+    /// A container's cgroup came into being: the first one is the container's beginning.
+    pub(crate) fn made(&mut self, hierarchy: Hierarchy, id: u64, path: &str, time_ns: Nanos) {
+        if let Some((key, true)) = self.add(hierarchy, id, path) {
+            self.tell(&key, Action::Create, time_ns);
+        }
+    }
+
+    /// A container's cgroup was there before anybody looked.
+    pub(crate) fn found(&mut self, hierarchy: Hierarchy, id: u64, path: &str) {
+        if let Some((key, _)) = self.add(hierarchy, id, path)
+            && let Some(life) = self.lives.get_mut(&key)
+        {
+            life.stage = Stage::Running(None);
+        }
+    }
+
+    /// Returns whose the cgroup is, and whether it is the container's first.
+    fn add(&mut self, hierarchy: Hierarchy, id: u64, path: &str) -> Option<(ContainerKey, bool)> {
+        let named = container_of(path)?;
+        let key = ContainerKey { container_id: named.id.into(), runtime_namespace: named.namespace.into(), endpoint: Arc::default() };
+        if self.lives.len() >= MOST && !self.lives.contains_key(&key) {
+            return None;
+        }
+        let life = self.lives.entry(key.clone()).or_default();
+        let is_first = life.cgroups.is_empty();
+        life.cgroups.insert((hierarchy, id));
+        if is_first {
+            life.runtime = named.runtime;
+            path.clone_into(&mut life.path);
+        }
+        // What a container makes below is its own affair.
+        if path.len() <= life.path.len() && (hierarchy == Hierarchy::Unified || life.run.cgroup_id.is_none()) {
+            life.run.cgroup_id = i64::try_from(id).ok().filter(|_| hierarchy == Hierarchy::Unified);
+            life.run.cgroup_path = Some(path.to_owned());
+        }
+        Some((key, is_first))
+    }
+
+    /// A cgroup is gone: the last one is the container's end.
+    pub(crate) fn removed(&mut self, hierarchy: Hierarchy, id: u64, path: &str, time_ns: Nanos) {
+        let Some(named) = container_of(path) else { return };
+        let key = ContainerKey { container_id: named.id.into(), runtime_namespace: named.namespace.into(), endpoint: Arc::default() };
+        let Some(life) = self.lives.get_mut(&key) else { return };
+        if !life.cgroups.remove(&(hierarchy, id)) || !life.cgroups.is_empty() {
+            return;
+        }
+        // Nobody saw its first process end.
+        if matches!(life.stage, Stage::Running(_)) {
+            self.tell(&key, Action::Die, time_ns);
+        }
+        // Other runtimes keep a container that has no cgroup.
+        if self.lives.get(&key).is_some_and(|life| life.runtime == Runtime::Unknown) {
+            self.tell(&key, Action::Destroy, time_ns);
+        }
+        self.lives.remove(&key);
+    }
+
+    /// A program took over a process: the first one in a container, but for its runtime's own, is its start.
+    pub(crate) fn executed(&mut self, event: &ProcessEvent, net_ns: u32, mnt_ns: u32) {
+        let Some(life) = self.lives.get_mut(&event.container) else { return };
+        if life.stage != Stage::Made || is_runtimes(&event.path, &event.cmdline) {
+            return;
+        }
+        let inode = |inode: u32| (inode != 0).then(|| inode.to_string());
+        life.stage = Stage::Running(event.pid);
+        life.run.pid = event.pid;
+        life.run.pid_namespace = event.pid_namespace.and_then(inode);
+        (life.run.net_namespace, life.run.mnt_namespace) = (inode(net_ns), inode(mnt_ns));
+        self.tell(&event.container, Action::Start, event.time_ns);
+    }
+
+    /// A process ended: that of the container's first program is its death.
+    pub(crate) fn exited(&mut self, event: &ProcessEvent) {
+        let Some(life) = self.lives.get_mut(&event.container).filter(|life| life.stage == Stage::Running(event.pid)) else { return };
+        life.stage = Stage::Ended;
+        life.run.signal = event.signal;
+        // As every runtime puts it.
+        life.run.exit_code = event.exit_code.or(event.signal.map(|signal| 128 + signal));
+        self.tell(&event.container, Action::Die, event.time_ns);
+    }
+
+    fn tell(&mut self, key: &ContainerKey, action: Action, time_ns: Nanos) {
+        let Some(life) = self.lives.get(key) else { return };
+        self.told.push(ContainerEvent {
+            time_ns,
+            action,
+            source: Witness::Ebpf,
+            recovered: false,
+            key: key.clone(),
+            exec_id: None,
+            lifetime_ms: None,
+            details: Details { runtime: life.runtime, run: life.run.clone(), ..Details::default() },
+            attributes: BTreeMap::new(),
+            settled: false,
+        });
+    }
+
+    /// All containers that have a process now, for whoever did not follow before; learns their first processes.
+    pub(crate) fn list(&mut self, taken_ns: Nanos, blind_since: Option<Nanos>, folders: impl Fn(&str) -> Option<String>) -> Snapshot {
+        let mut containers = Vec::new();
+        for (key, life) in &mut self.lives {
+            let processes = folders(&life.path).and_then(|folder| fs::read_to_string(format!("{folder}/cgroup.procs")).ok());
+            let Some(first) = processes.as_deref().and_then(|pids| pids.lines().filter_map(|pid| pid.parse::<i64>().ok()).min()) else {
+                continue;
+            };
+            life.stage = Stage::Running(Some(first));
+            life.run.pid = Some(first);
+            let details = Details { runtime: life.runtime, run: life.run.clone(), ..Details::default() };
+            containers.push((key.clone(), State::Running, details));
+        }
+        let (endpoint, runtime_namespace) = (Arc::default(), Arc::default());
+        Snapshot { endpoint, runtime_namespace, witness: Witness::Ebpf, taken_ns, blind_since, containers }
+    }
+}
+
+/// Whether it is a runtime's own program, on its way into the container: `runc init`.
+fn is_runtimes(path: &str, cmdline: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    let is_named = ["runc", "crun", "youki", "exe"].iter().any(|runtime| name.starts_with(runtime));
+    (is_named || path.contains("memfd:")) && cmdline.ends_with(" init")
+}
+
+#[cfg(test)]
+mod tests {
+    use mayfly_history::process::{KernelStream, ProcessAction};
+
+    use super::*;
+
+    const PATH: &str = "/some/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    fn process(action: ProcessAction, pid: i64, path: &str, cmdline: &str) -> ProcessEvent {
+        let key = ContainerKey { container_id: PATH[6..].into(), ..ContainerKey::default() };
+        let event = ProcessEvent::shed(5, KernelStream::Ebpf, key, None, 0);
+        ProcessEvent { action, pid: Some(pid), path: path.into(), cmdline: cmdline.into(), exit_code: Some(3), ..event }
+    }
+
+    fn actions(lives: &mut Lives) -> Vec<Action> {
+        lives.take().iter().map(|event| event.action).collect()
+    }
+
+    #[test]
+    fn a_life_is_told_once_whatever_number_of_cgroups_it_has() {
+        let mut lives = Lives::default();
+        lives.made(Hierarchy::Legacy, 1, PATH, 1);
+        lives.made(Hierarchy::Unified, 2, PATH, 2);
+        lives.made(Hierarchy::Unified, 3, &format!("{PATH}/inner"), 3);
+        lives.executed(&process(ProcessAction::Exec, 7, "/usr/bin/runc", "runc init"), 1, 1);
+        lives.executed(&process(ProcessAction::Exec, 7, "/bin/sh", "sh"), 1, 1);
+        lives.executed(&process(ProcessAction::Exec, 8, "/bin/true", "true"), 1, 1);
+        lives.exited(&process(ProcessAction::Exit, 8, "/bin/true", ""));
+        lives.exited(&process(ProcessAction::Exit, 7, "/bin/sh", ""));
+        lives.executed(&process(ProcessAction::Exec, 9, "/bin/left", "left behind"), 1, 1);
+        for (hierarchy, id, path) in [(Hierarchy::Unified, 3, format!("{PATH}/inner")), (Hierarchy::Unified, 2, PATH.into())] {
+            lives.removed(hierarchy, id, &path, 9);
+        }
+        let told = lives.take();
+        assert_eq!(told.iter().map(|e| e.action).collect::<Vec<_>>(), [Action::Create, Action::Start, Action::Die]);
+        assert_eq!((told[1].details.run.pid, told[1].details.run.cgroup_id), (Some(7), Some(2)));
+        assert_eq!(told[2].details.run.exit_code, Some(3));
+        lives.removed(Hierarchy::Legacy, 1, PATH, 9);
+        assert_eq!(actions(&mut lives), [Action::Destroy]);
+        assert!(lives.lives.is_empty());
+    }
+
+    #[test]
+    fn a_container_that_its_runtime_keeps_is_not_removed_with_its_cgroup() {
+        let path = PATH.replace("some", "docker");
+        let mut lives = Lives::default();
+        lives.made(Hierarchy::Unified, 2, &path, 2);
+        lives.removed(Hierarchy::Unified, 2, &path, 9);
+        assert_eq!(actions(&mut lives), [Action::Create]);
+    }
+
+    #[test]
+    fn what_was_there_before_dies_with_its_cgroup() {
+        let mut lives = Lives::default();
+        lives.found(Hierarchy::Unified, 2, PATH);
+        lives.removed(Hierarchy::Unified, 2, PATH, 9);
+        assert_eq!(actions(&mut lives), [Action::Die, Action::Destroy]);
+    }
+}
