@@ -57,18 +57,31 @@ static __always_inline struct file *file_of(struct task_struct *task, __u64 desc
 	return file;
 }
 
+/* Letter by letter: there is no memcmp to call. */
+static __always_inline bool begins_with(const char *path, const char *start, int size)
+{
+	int i;
+
+	for (i = 0; i < size; i++)
+		if (path[i] != start[i])
+			return false;
+	return true;
+}
+
 /* How runtimes name a file that they hold, so that nobody can change what the path leads to. */
+const char held_by_process[] = "/proc/self/fd/";
+const char held_by_thread[] = "/proc/thread-self/fd/";
+
 static __always_inline long held_descriptor(const char *path)
 {
-	static const char process[] = "/proc/self/fd/", thread[] = "/proc/thread-self/fd/";
 	const char *digits;
 	long descriptor = 0;
 	int i;
 
-	if (!__builtin_memcmp(path, process, sizeof(process) - 1))
-		digits = path + sizeof(process) - 1;
-	else if (!__builtin_memcmp(path, thread, sizeof(thread) - 1))
-		digits = path + sizeof(thread) - 1;
+	if (begins_with(path, held_by_process, sizeof(held_by_process) - 1))
+		digits = path + sizeof(held_by_process) - 1;
+	else if (begins_with(path, held_by_thread, sizeof(held_by_thread) - 1))
+		digits = path + sizeof(held_by_thread) - 1;
 	else
 		return -1;
 	for (i = 0; i < 7; i++) {

@@ -53,7 +53,9 @@ impl Probing {
         let status = feed.status();
         if follower.is_none() {
             assert_eq!(status.state, FeedState::Disabled.as_str());
-            assert!(!status.last_error.is_empty() && !status.hint.is_empty(), "{status:?}");
+            // Whatever else keeps the probes out is a fault of theirs.
+            let excused = ["cannot read the kernel's type information", "may not load BPF programs", "the kernel is locked down"];
+            assert!(!status.hint.is_empty() && excused.iter().any(|start| status.last_error.starts_with(start)), "{status:?}");
             println!("not run here: {} ({})", status.last_error, status.hint);
             return None;
         }
