@@ -10,7 +10,7 @@ use std::{
 
 use mayfly_ebpf::EbpfConfig;
 use mayfly_history::{Redaction, store::StoreOptions};
-use mayfly_sources::{RuntimeConfig, SourcesConfig};
+use mayfly_sources::{AccountsConfig, RuntimeConfig, SourcesConfig};
 use serde::Deserialize;
 
 use crate::delivery::DeliveryConfig;
@@ -28,6 +28,7 @@ pub struct Config {
     pub podman: RuntimeConfig,
     pub containerd: RuntimeConfig,
     pub cri: RuntimeConfig,
+    pub accounts: AccountsConfig,
     pub ebpf: EbpfConfig,
     pub store: StoreOptions,
     pub delivery: DeliveryConfig,
@@ -157,6 +158,7 @@ impl Config {
             podman: self.podman.clone(),
             containerd: self.containerd.clone(),
             cri: self.cri.clone(),
+            accounts: self.accounts.clone(),
         }
     }
 

@@ -4,6 +4,7 @@
 //! identity and writes it to the [`store`], and a table reads it back through a [`store::Reader`].
 //! This crate knows neither sockets nor SQL tables; it depends on no other crate of the workspace.
 
+pub mod account;
 mod bound;
 mod cell;
 pub mod container;

@@ -61,6 +61,12 @@ impl<R> Column<R> {
         self
     }
 
+    /// Takes that back: a history is found by its first column alone.
+    pub const fn plain(mut self) -> Self {
+        self.role = Role::Plain;
+        self
+    }
+
     /// Fills the column, when it is read, from that column of `container_history`, as the record's container was at the record's time:
     /// so that what became known of it later shows too. The table has the columns `container_id`, `runtime_namespace` and `endpoint`.
     pub const fn joined(mut self, column: &'static str) -> Self {

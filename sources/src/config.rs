@@ -2,7 +2,9 @@
 
 use serde::Deserialize;
 
-/// `[docker]`, `[podman]`, `[containerd]`, `[cri]` of `mayfly.toml`.
+use crate::accounts::AccountsConfig;
+
+/// `[docker]`, `[podman]`, `[containerd]`, `[cri]`, `[accounts]` of `mayfly.toml`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SourcesConfig {
@@ -10,6 +12,7 @@ pub struct SourcesConfig {
     pub podman: RuntimeConfig,
     pub containerd: RuntimeConfig,
     pub cri: RuntimeConfig,
+    pub accounts: AccountsConfig,
 }
 
 /// One kind of runtime.

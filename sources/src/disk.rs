@@ -5,11 +5,12 @@
 use std::{
     fs::File,
     io::{self, Read},
+    os::fd::{AsFd, OwnedFd},
     path::Path,
 };
 
 use mayfly_history::container::Details;
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
 use crate::containerd::{MAX_SPEC, Spec};
 
@@ -24,8 +25,26 @@ pub(crate) fn read_bundle(bundle: &Path) -> io::Result<Details> {
 
 /// Reads a regular file of at most `most` bytes; refuses a symbolic link, a pipe, a device, and a longer file.
 pub(crate) fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = File::from(openat(CWD, path, flags, Mode::empty())?);
+    let file = openat(CWD, path, UNBLOCKED | OFlags::NOFOLLOW, Mode::empty())?;
+    read_bounded(file.into(), most)
+}
+
+/// The same of a file below `root`, as a process whose root that is would find it: no link leads out. Blocks for as long as the
+/// file system below likes, if that is somebody's.
+pub(crate) fn read_below(root: impl AsFd, path: &str, most: u64) -> io::Result<Vec<u8>> {
+    read_bounded(openat2(root, path, UNBLOCKED, Mode::empty(), WITHIN)?.into(), most)
+}
+
+/// A directory below `root`, found likewise; held without being opened.
+pub(crate) fn directory_below(root: impl AsFd, path: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(openat2(root, path, flags, Mode::empty(), WITHIN)?)
+}
+
+const UNBLOCKED: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+const WITHIN: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
+
+fn read_bounded(file: File, most: u64) -> io::Result<Vec<u8>> {
     let meta = file.metadata()?;
     if !meta.is_file() {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -48,6 +67,27 @@ mod tests {
         assert_eq!(read_bundle(bundle.path()).unwrap().command.as_deref(), Some("true"));
         std::fs::write(bundle.path().join("config.json"), "{").unwrap();
         assert_eq!(read_bundle(bundle.path()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn no_link_leads_out_of_a_root() {
+        let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::create_dir(root.path().join("etc")).unwrap();
+        std::fs::write(root.path().join("etc/real"), "in").unwrap();
+        std::fs::write(outside.path().join("real"), "out").unwrap();
+        let link = |target: &Path, name: &str| std::os::unix::fs::symlink(target, root.path().join("etc").join(name)).unwrap();
+        link(Path::new("/etc/real"), "absolute");
+        link(Path::new("../../../../etc/real"), "upwards");
+        link(&outside.path().join("real"), "outwards");
+        link(Path::new("/proc/self/root/etc/passwd"), "magic");
+        let top = File::open(root.path()).unwrap();
+        for name in ["etc/real", "etc/absolute", "etc/upwards"] {
+            assert_eq!(read_below(&top, name, 9).unwrap(), b"in", "{name}");
+        }
+        for name in ["etc/outwards", "etc/magic", "etc/missing"] {
+            assert!(read_below(&top, name, 1 << 20).is_err(), "{name}");
+        }
+        assert!(directory_below(&top, "etc").is_ok() && directory_below(&top, "etc/real").is_err());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! A new source is one file and one line in `supervise::KINDS` or `supervise::HOST_SOURCES`.
 
+mod accounts;
 mod config;
 mod containerd;
 mod cri;
@@ -19,6 +20,9 @@ mod sight;
 mod sockets;
 mod supervise;
 
+pub use accounts::AccountsConfig;
+#[doc(hidden)]
+pub use accounts::fuzzing as accounts_fuzzing;
 pub use config::{HostConfig, RuntimeConfig, SourcesConfig};
 #[doc(hidden)]
 pub use containerd::{ImageChange, Naming, Told, Undecodable, decode as decode_containerd};

@@ -69,14 +69,20 @@ impl Process {
         Some(mayfly_history::now() - mayfly_history::boot_nanos() + since_boot)
     }
 
+    /// Its root, held without being opened. While it is held, so is the mount: let it go soon.
+    pub(crate) fn root(&self) -> io::Result<OwnedFd> {
+        Ok(openat(&self.dir, "root", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+    }
+
     /// Inode of one of its namespaces.
-    fn namespace(&self, kind: &str) -> Option<String> {
+    pub(crate) fn namespace(&self, kind: &str) -> Option<String> {
         let link = readlinkat(&self.dir, format!("ns/{kind}"), Vec::new()).ok()?;
         let inode = link.to_str().ok()?.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']')?;
         Some(inode.to_owned())
     }
 
-    fn read(&self, name: &str) -> Option<String> {
+    /// One of the kernel's files about it.
+    pub(crate) fn read(&self, name: &str) -> Option<String> {
         let file = openat(&self.dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
         let mut text = Vec::new();
         let mut chunk = [0; 4096];

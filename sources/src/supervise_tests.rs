@@ -173,7 +173,7 @@ fn each_kind_is_a_source_of_its_own_name_and_stops_in_time() {
     let names: BTreeSet<_> = KINDS.iter().map(|kind| kind.source).chain(HOST_SOURCES.iter().map(|host| host.source)).collect();
     assert_eq!(names.len(), KINDS.len() + HOST_SOURCES.len());
     let off = RuntimeConfig { enabled: false, endpoints: Vec::new() };
-    let config = SourcesConfig { docker: off.clone(), podman: off.clone(), containerd: off.clone(), cri: off };
+    let config = SourcesConfig { docker: off.clone(), podman: off.clone(), containerd: off.clone(), cri: off, ..SourcesConfig::default() };
     let began = std::time::Instant::now();
     start(config, handle()).unwrap().stop();
     assert!(began.elapsed() < Duration::from_secs(5));

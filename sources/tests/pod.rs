@@ -214,7 +214,7 @@ async fn run_pod(socket: &Path) -> Result<String> {
 fn follow(socket: &Path) -> Result<(mayfly_sources::Sources, Sinks)> {
     let off = RuntimeConfig { enabled: false, endpoints: Vec::new() };
     let on = RuntimeConfig { enabled: true, endpoints: vec![format!("unix://{}", socket.display())] };
-    let config = SourcesConfig { docker: off.clone(), podman: off, containerd: on.clone(), cri: on };
+    let config = SourcesConfig { docker: off.clone(), podman: off, containerd: on.clone(), cri: on, ..SourcesConfig::default() };
     let bell = Bell::default();
     let sinks = Sinks::new(bell);
     Ok((mayfly_sources::start(config, Handle::detached(sinks.clone()))?, sinks))

@@ -3,7 +3,7 @@
 use std::{ops::ControlFlow, sync::OnceLock};
 
 use mayfly_history::{
-    Cell, Fact, HistoryTable, Nanos, Role, TableSchema,
+    Cell, ColumnType, Fact, HistoryTable, Nanos, Role, TableSchema,
     recorder::Declarations,
     store::{IntervalScan, Reader},
 };
@@ -137,14 +137,39 @@ fn scan(schema: &TableSchema, query: &Query) -> IntervalScan {
     // An interval that holds has no end: it passes, and SQLite decides about NULL.
     let end = bounds("valid_to", "valid_to_ns");
     let key = schema.columns.iter().position(|c| c.stored && c.role == Role::Index);
-    let keys = key.map(|column| query.equals(column)).unwrap_or_default();
     IntervalScan {
-        keys: keys.into_iter().map(str::to_owned).collect(),
+        keys: key.and_then(|column| keys(schema, query, column)).unwrap_or_default(),
         as_of: None,
         from_min: start.from,
         from_max: start.to,
         to_after: end.from.map(|from| from.saturating_sub(1)),
         wanted: query.wanted_stored(schema),
         limit: query.limit(),
+    }
+}
+
+/// The keys that are asked for, as they are stored. `None` where one is a number in another form (`1e3`): then all are looked at.
+fn keys(schema: &TableSchema, query: &Query, column: usize) -> Option<Vec<String>> {
+    let is_number = schema.columns.get(column)?.kind != ColumnType::Text;
+    let stored = |asked: &str| if is_number { asked.parse::<i64>().ok().map(|n| n.to_string()) } else { Some(asked.to_owned()) };
+    query.equals(column).into_iter().map(stored).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use mayfly_history::account::User;
+
+    use super::*;
+    use crate::query::{Constraint, Op};
+
+    #[test]
+    fn a_number_is_sought_as_it_is_stored() {
+        let schema = History::<User>::of(&crate::users_history::USERS_HISTORY).schema().clone();
+        let sought = |values: &[&str]| {
+            let constraint = |value: &&str| Constraint { column: 0, op: Op::Equals, value: (*value).to_owned() };
+            scan(&schema, &Query { constraints: values.iter().map(constraint).collect(), ..Query::default() }).keys
+        };
+        assert_eq!(sought(&["1000", "+7", "007"]), ["1000", "7", "7"]);
+        assert!(sought(&["1000", "1e3"]).is_empty(), "all are looked at");
     }
 }

@@ -3,6 +3,8 @@
 //! A declaration says what a table's columns are; [`Events`], [`History`] and [`Live`] answer for all tables of a kind,
 //! so that a new table brings no query code of its own.
 
+mod account;
+mod account_events;
 mod as_of;
 mod bounds;
 mod complete;
@@ -13,6 +15,7 @@ mod container_lifecycle_events;
 mod container_process_events;
 mod container_socket_events;
 mod events;
+mod groups_history;
 mod history;
 mod json;
 mod live;
@@ -24,16 +27,20 @@ mod recorder_gaps;
 mod recorder_info;
 mod recorder_sources;
 mod registry;
+mod users_history;
 mod who;
 
+pub use account_events::ACCOUNT_EVENTS;
 pub use container_history::CONTAINER_HISTORY;
 pub use container_image_events::CONTAINER_IMAGE_EVENTS;
 pub use container_lifecycle_events::CONTAINER_LIFECYCLE_EVENTS;
 pub use container_process_events::CONTAINER_PROCESS_EVENTS;
 pub use container_socket_events::CONTAINER_SOCKET_EVENTS;
 pub use events::Events;
+pub use groups_history::GROUPS_HISTORY;
 pub use history::History;
 pub use live::Live;
 pub use oom_events::OOM_EVENTS;
 pub use query::{Answered, Constraint, Op, Query, Rows, Table, TableError};
 pub use registry::{TABLES, declarations, find};
+pub use users_history::USERS_HISTORY;

@@ -3,8 +3,8 @@
 use mayfly_history::recorder::Declarations;
 
 use crate::{
-    container_history, container_image_events, container_lifecycle_events, container_process_events, container_socket_events, oom_events,
-    query::Table, recorder_gaps, recorder_info, recorder_sources,
+    account_events, container_history, container_image_events, container_lifecycle_events, container_process_events,
+    container_socket_events, groups_history, oom_events, query::Table, recorder_gaps, recorder_info, recorder_sources, users_history,
 };
 
 pub static TABLES: &[&dyn Table] = &[
@@ -14,6 +14,9 @@ pub static TABLES: &[&dyn Table] = &[
     &container_process_events::TABLE,
     &container_socket_events::TABLE,
     &oom_events::TABLE,
+    &account_events::TABLE,
+    &users_history::TABLE,
+    &groups_history::TABLE,
     &recorder_sources::TABLE,
     &recorder_gaps::TABLE,
     &recorder_info::TABLE,

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use mayfly_history::{
-    Cell, Column, Nanos, Role, TableSchema,
+    Cell, Column, Nanos, TableSchema,
     container::ContainerKey,
     store::{IntervalScan, Limit, Reader, StoreError},
     text,
@@ -116,7 +116,7 @@ impl<'q> Who<'q> {
             sought = joined.iter().copied().chain(["runtime_namespace", "endpoint"]).map(position).collect();
             scan.wanted = (0..history.stored().count()).map(|column| sought.contains(&column)).collect();
         }
-        debug_assert!(schema.stored().any(|c| c.name == "container_id" && c.role == Role::Index));
+        debug_assert!(schema.stored().any(|c| c.name == "container_id"));
         Some(Self { store, history, places, key, scan, sought, remembered: HashMap::new() })
     }
 

@@ -3,6 +3,7 @@
 //! Each test has the machine to itself, however many threads the test runner has: they measure and they load it. `MAYFLY_PROVE=1`
 //! (`cargo xtask prove`) runs the full figures. What a test needs and does not find fails it, and says what to install.
 
+mod accounts;
 mod bad_input;
 mod churn;
 mod containerd_restart;

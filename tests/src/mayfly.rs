@@ -30,13 +30,13 @@ pub struct Mayfly {
 }
 
 impl Mayfly {
-    /// Follows what `config` (TOML) says; every runtime that it does not mention is off.
+    /// Follows what `config` (TOML) says; every runtime and source of the host that it does not mention is off.
     pub fn with(config: &str) -> Result<Self> {
         let home = tempfile::Builder::new().prefix("mayfly-state-").tempdir_in("/tmp")?;
         let mut text = config.to_owned();
-        for runtime in ["docker", "podman", "containerd", "cri"] {
-            if !config.contains(&format!("[{runtime}]")) {
-                text.push_str(&format!("\n[{runtime}]\nenabled = false\n"));
+        for source in ["docker", "podman", "containerd", "cri", "accounts"] {
+            if !config.contains(&format!("[{source}]")) {
+                text.push_str(&format!("\n[{source}]\nenabled = false\n"));
             }
         }
         fs::write(home.path().join("mayfly.toml"), text)?;
@@ -167,7 +167,7 @@ impl Recording<'_> {
     /// Waits until all sources that are not off are in `state`, and there is at least one.
     pub fn wait_for_state(&self, state: &str) -> Result<()> {
         const SOURCES: &str = "SELECT source, endpoint, state, last_error, hint FROM recorder_sources \
-                               WHERE source IN ('docker', 'podman', 'containerd', 'cri') AND state <> 'disabled'";
+                               WHERE source IN ('docker', 'podman', 'containerd', 'cri', 'accounts') AND state <> 'disabled'";
         let what = format!("source that is {state}");
         until(&what, Duration::from_secs(20), || {
             let sources = self.mayfly.query(SOURCES)?;

@@ -15,7 +15,7 @@ use mayfly_history::{
     container::Runtime,
     store::{Reader, fuzzing::decode_block},
 };
-use mayfly_sources::{Naming, decode_containerd, decode_cri, docker_fuzzing};
+use mayfly_sources::{Naming, accounts_fuzzing, decode_containerd, decode_cri, docker_fuzzing};
 use mayfly_tables::{Rows, TABLES};
 use prost::Message;
 
@@ -24,6 +24,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
+    ("account_files", account_files),
     ("containerd_event", containerd_event),
     ("cri_event", cri_event),
     ("docker_event", docker_event),
@@ -32,6 +33,11 @@ pub const TARGETS: &[Target] = &[
     ("store_block", store_block),
     ("thrift_request", thrift_request),
 ];
+
+/// passwd, group, shadow and the map of ids of a container.
+pub fn account_files(bytes: &[u8]) {
+    accounts_fuzzing::decode(bytes);
+}
 
 /// One envelope of containerd's event stream.
 pub fn containerd_event(bytes: &[u8]) {

@@ -115,7 +115,7 @@ async fn events_of_cri_o_are_recorded_and_a_broken_stream_is_a_gap() {
     let on = RuntimeConfig { enabled: true, endpoints: vec![socket.display().to_string()] };
     let bell = Bell::default();
     let sinks = Sinks::new(bell);
-    let config = SourcesConfig { docker: off.clone(), podman: off.clone(), containerd: off, cri: on };
+    let config = SourcesConfig { docker: off.clone(), podman: off.clone(), containerd: off, cri: on, ..SourcesConfig::default() };
     let recorder = Handle::detached(sinks.clone());
     let sources = crate::start(config, recorder.clone()).unwrap();
 
