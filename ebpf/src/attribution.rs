@@ -5,7 +5,9 @@
 //! a node that is a container itself (`kind`), that is the container that the process is in. What a process makes below
 //! its own container's cgroup (`/init.scope`, `/container`) does not name another.
 
-use mayfly_history::container::Runtime;
+use std::{path::Path, sync::Arc};
+
+use mayfly_history::container::{ContainerKey, Runtime};
 
 /// What a path says of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +20,27 @@ pub struct Named<'p> {
     pub namespace: &'p str,
     /// Kubernetes' id of the pod, with dashes where it has them.
     pub pod_uid: Option<String>,
+}
+
+impl Named<'_> {
+    /// The container, as far as its cgroup tells.
+    pub fn key(&self) -> ContainerKey {
+        ContainerKey { container_id: self.id.into(), runtime_namespace: self.namespace.into(), endpoint: Arc::default() }
+    }
+}
+
+/// Where `runc` and `crun`, called by hand, keep a folder for each of their containers, from before its cgroup is made.
+const STATES: [&str; 2] = ["/run/runc", "/run/crun"];
+
+/// The container whose cgroup was just made, or found, on this host: by its path, or because a runtime that was called by hand says so.
+pub(crate) fn container_here(path: &str) -> Option<Named<'_>> {
+    container_of(path).or_else(|| container_by_hand(path, &STATES.map(Path::new)))
+}
+
+fn container_by_hand<'p>(path: &'p str, states: &[&Path]) -> Option<Named<'p>> {
+    let id = path.rsplit('/').next().filter(|id| id.len() <= MAX_ID && is_plain_id(id) && !matches!(*id, "." | ".."))?;
+    let is_theirs = states.iter().any(|state| state.join(id).symlink_metadata().is_ok_and(|m| m.is_dir()));
+    is_theirs.then_some(Named { id, runtime: Runtime::Unknown, namespace: "", pod_uid: None })
 }
 
 /// The longest id that is taken from a path, in bytes.
@@ -135,6 +158,16 @@ fn is_plain_id(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_container_made_by_hand_is_known_by_its_runtimes_folder() {
+        let state = std::env::temp_dir().join(format!("mayfly-runc-{}", std::process::id()));
+        std::fs::create_dir_all(state.join("web")).unwrap();
+        let named = |path| container_by_hand(path, &[&state]).map(|named| named.id.to_owned());
+        let found = [named("/user.slice/web"), named("/web"), named("/db"), named("/"), named("/web/.."), named("/a/.")];
+        std::fs::remove_dir_all(&state).unwrap();
+        assert_eq!(found, [Some("web".to_owned()), Some("web".to_owned()), None, None, None, None]);
+    }
 
     const ID: &str = "3f4dc1a0b5e2968774d0c3b2a1f09e8d7c6b5a49382716f5e4d3c2b1a0918273";
     const OUTER: &str = "aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbbccccccccccccccccdddddddddddddddd";

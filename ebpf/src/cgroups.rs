@@ -5,12 +5,11 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::Path,
-    sync::Arc,
 };
 
 use mayfly_history::container::ContainerKey;
 
-use crate::{attribution::container_of, records::Cgroups};
+use crate::{attribution::container_here, records::Cgroups};
 
 /// Cgroups that are gone and still known: the last exits and closed connections come after them.
 const KEEP_GONE: usize = 4096;
@@ -127,14 +126,7 @@ impl CgroupMap {
 }
 
 fn owner(path: &str) -> Owner {
-    match container_of(path) {
-        Some(named) => Owner::Container(ContainerKey {
-            container_id: named.id.into(),
-            runtime_namespace: named.namespace.into(),
-            endpoint: Arc::default(),
-        }),
-        None => Owner::Host,
-    }
+    container_here(path).map_or(Owner::Host, |named| Owner::Container(named.key()))
 }
 
 /// Finds the folder of a cgroup's path, in whichever hierarchy has one.

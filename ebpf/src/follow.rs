@@ -21,6 +21,7 @@ use std::collections::HashMap;
 
 use crate::{
     EbpfConfig, LoadError, Probes,
+    attribution::container_here,
     cgroups::{self, CgroupMap, legacy_hierarchy},
     clock::Clock,
     interpret::{Heard, Interpreter},
@@ -103,7 +104,11 @@ pub fn follow(config: &EbpfConfig, feed: Feed, sinks: KernelSinks) -> io::Result
         page_size: u64::try_from(page_size()).unwrap_or(4096),
     };
     let taken_ns = now();
-    interpreter.cgroups.learn_existing(|hierarchy, id, path| interpreter.lives.found(hierarchy, id, path));
+    interpreter.cgroups.learn_existing(|hierarchy, id, path| {
+        if let Some(named) = container_here(path) {
+            interpreter.lives.found(hierarchy, id, path, &named);
+        }
+    });
     interpreter.programs.learn_existing();
     let snapshot = interpreter.lives.list(taken_ns, sinks.blind_since, cgroups::folders());
     sinks.containers.push(&feed, Report::Snapshot(Box::new(snapshot)));

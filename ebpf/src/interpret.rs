@@ -15,6 +15,7 @@ use mayfly_history::{
 };
 
 use crate::{
+    attribution::container_here,
     cgroups::{CgroupMap, Hierarchy, Owner},
     clock::Clock,
     lives::Lives,
@@ -69,16 +70,18 @@ impl Interpreter {
             Record::CgroupMade { change, path } => {
                 let (hierarchy, path) = (hierarchy(change.hierarchy), String::from_utf8_lossy(path));
                 self.cgroups.made(hierarchy, change.id, &path);
-                self.lives.made(hierarchy, change.id, &path, self.clock.unix(change.header.boot_ns));
+                if let Some(named) = container_here(&path) {
+                    self.lives.made(hierarchy, change.id, &path, &named, self.clock.unix(change.header.boot_ns));
+                }
                 Heard::Nothing
             }
             Record::CgroupJoined { change, path } => {
                 self.cgroups.joined(hierarchy(change.hierarchy), change.id, &String::from_utf8_lossy(path));
                 Heard::Nothing
             }
-            Record::CgroupGone { change, path } => {
+            Record::CgroupGone { change, .. } => {
                 let hierarchy = hierarchy(change.hierarchy);
-                self.lives.removed(hierarchy, change.id, &String::from_utf8_lossy(path), self.clock.unix(change.header.boot_ns));
+                self.lives.removed(hierarchy, change.id, self.clock.unix(change.header.boot_ns));
                 Heard::Gone(self.cgroups.removed(hierarchy, change.id))
             }
             Record::Socket(change) => self.socket(change),

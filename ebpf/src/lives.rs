@@ -2,7 +2,7 @@
 //! that is gone.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     fs, mem,
     sync::Arc,
 };
@@ -13,7 +13,7 @@ use mayfly_history::{
     process::ProcessEvent,
 };
 
-use crate::{attribution::container_of, cgroups::Hierarchy};
+use crate::{attribution::Named, cgroups::Hierarchy};
 
 /// Containers that are followed at once; of more, no life is told.
 const MOST: usize = 65_536;
@@ -34,7 +34,8 @@ enum Stage {
 struct Life {
     runtime: Runtime,
     path: String,
-    cgroups: HashSet<(Hierarchy, u64)>,
+    /// How many it has: those below its own count too.
+    cgroups: usize,
     stage: Stage,
     run: Run,
 }
@@ -43,6 +44,7 @@ struct Life {
 #[derive(Debug, Default)]
 pub(crate) struct Lives {
     lives: HashMap<ContainerKey, Life>,
+    owners: HashMap<(Hierarchy, u64), ContainerKey>,
     told: Vec<ContainerEvent>,
 }
 
@@ -53,15 +55,15 @@ impl Lives {
     }
 
     /// A container's cgroup came into being: the first one is the container's beginning.
-    pub(crate) fn made(&mut self, hierarchy: Hierarchy, id: u64, path: &str, time_ns: Nanos) {
-        if let Some((key, true)) = self.add(hierarchy, id, path) {
+    pub(crate) fn made(&mut self, hierarchy: Hierarchy, id: u64, path: &str, named: &Named<'_>, time_ns: Nanos) {
+        if let Some((key, true)) = self.add(hierarchy, id, path, named) {
             self.tell(&key, Action::Create, time_ns);
         }
     }
 
     /// A container's cgroup was there before anybody looked.
-    pub(crate) fn found(&mut self, hierarchy: Hierarchy, id: u64, path: &str) {
-        if let Some((key, _)) = self.add(hierarchy, id, path)
+    pub(crate) fn found(&mut self, hierarchy: Hierarchy, id: u64, path: &str, named: &Named<'_>) {
+        if let Some((key, _)) = self.add(hierarchy, id, path, named)
             && let Some(life) = self.lives.get_mut(&key)
         {
             life.stage = Stage::Running(None);
@@ -69,15 +71,17 @@ impl Lives {
     }
 
     /// Returns whose the cgroup is, and whether it is the container's first.
-    fn add(&mut self, hierarchy: Hierarchy, id: u64, path: &str) -> Option<(ContainerKey, bool)> {
-        let named = container_of(path)?;
-        let key = ContainerKey { container_id: named.id.into(), runtime_namespace: named.namespace.into(), endpoint: Arc::default() };
+    fn add(&mut self, hierarchy: Hierarchy, id: u64, path: &str, named: &Named<'_>) -> Option<(ContainerKey, bool)> {
+        let key = named.key();
         if self.lives.len() >= MOST && !self.lives.contains_key(&key) {
             return None;
         }
+        if self.owners.insert((hierarchy, id), key.clone()).is_some() {
+            return None;
+        }
         let life = self.lives.entry(key.clone()).or_default();
-        let is_first = life.cgroups.is_empty();
-        life.cgroups.insert((hierarchy, id));
+        life.cgroups += 1;
+        let is_first = life.cgroups == 1;
         if is_first {
             life.runtime = named.runtime;
             path.clone_into(&mut life.path);
@@ -91,11 +95,11 @@ impl Lives {
     }
 
     /// A cgroup is gone: the last one is the container's end.
-    pub(crate) fn removed(&mut self, hierarchy: Hierarchy, id: u64, path: &str, time_ns: Nanos) {
-        let Some(named) = container_of(path) else { return };
-        let key = ContainerKey { container_id: named.id.into(), runtime_namespace: named.namespace.into(), endpoint: Arc::default() };
+    pub(crate) fn removed(&mut self, hierarchy: Hierarchy, id: u64, time_ns: Nanos) {
+        let Some(key) = self.owners.remove(&(hierarchy, id)) else { return };
         let Some(life) = self.lives.get_mut(&key) else { return };
-        if !life.cgroups.remove(&(hierarchy, id)) || !life.cgroups.is_empty() {
+        life.cgroups -= 1;
+        if life.cgroups > 0 {
             return;
         }
         // Nobody saw its first process end.
@@ -179,6 +183,7 @@ mod tests {
     use mayfly_history::process::{KernelStream, ProcessAction};
 
     use super::*;
+    use crate::attribution::container_of;
 
     const PATH: &str = "/some/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
@@ -192,44 +197,46 @@ mod tests {
         lives.take().iter().map(|event| event.action).collect()
     }
 
+    fn made(lives: &mut Lives, hierarchy: Hierarchy, id: u64, path: &str) {
+        lives.made(hierarchy, id, path, &container_of(path).unwrap(), 1);
+    }
+
     #[test]
     fn a_life_is_told_once_whatever_number_of_cgroups_it_has() {
         let mut lives = Lives::default();
-        lives.made(Hierarchy::Legacy, 1, PATH, 1);
-        lives.made(Hierarchy::Unified, 2, PATH, 2);
-        lives.made(Hierarchy::Unified, 3, &format!("{PATH}/inner"), 3);
+        made(&mut lives, Hierarchy::Legacy, 1, PATH);
+        made(&mut lives, Hierarchy::Unified, 2, PATH);
+        made(&mut lives, Hierarchy::Unified, 3, &format!("{PATH}/inner"));
         lives.executed(&process(ProcessAction::Exec, 7, "/usr/bin/runc", "runc init"), 1, 1);
         lives.executed(&process(ProcessAction::Exec, 7, "/bin/sh", "sh"), 1, 1);
         lives.executed(&process(ProcessAction::Exec, 8, "/bin/true", "true"), 1, 1);
         lives.exited(&process(ProcessAction::Exit, 8, "/bin/true", ""));
         lives.exited(&process(ProcessAction::Exit, 7, "/bin/sh", ""));
         lives.executed(&process(ProcessAction::Exec, 9, "/bin/left", "left behind"), 1, 1);
-        for (hierarchy, id, path) in [(Hierarchy::Unified, 3, format!("{PATH}/inner")), (Hierarchy::Unified, 2, PATH.into())] {
-            lives.removed(hierarchy, id, &path, 9);
-        }
+        lives.removed(Hierarchy::Unified, 3, 9);
+        lives.removed(Hierarchy::Unified, 2, 9);
         let told = lives.take();
         assert_eq!(told.iter().map(|e| e.action).collect::<Vec<_>>(), [Action::Create, Action::Start, Action::Die]);
         assert_eq!((told[1].details.run.pid, told[1].details.run.cgroup_id), (Some(7), Some(2)));
         assert_eq!(told[2].details.run.exit_code, Some(3));
-        lives.removed(Hierarchy::Legacy, 1, PATH, 9);
+        lives.removed(Hierarchy::Legacy, 1, 9);
         assert_eq!(actions(&mut lives), [Action::Destroy]);
-        assert!(lives.lives.is_empty());
+        assert!(lives.lives.is_empty() && lives.owners.is_empty());
     }
 
     #[test]
     fn a_container_that_its_runtime_keeps_is_not_removed_with_its_cgroup() {
-        let path = PATH.replace("some", "docker");
         let mut lives = Lives::default();
-        lives.made(Hierarchy::Unified, 2, &path, 2);
-        lives.removed(Hierarchy::Unified, 2, &path, 9);
+        made(&mut lives, Hierarchy::Unified, 2, &PATH.replace("some", "docker"));
+        lives.removed(Hierarchy::Unified, 2, 9);
         assert_eq!(actions(&mut lives), [Action::Create]);
     }
 
     #[test]
     fn what_was_there_before_dies_with_its_cgroup() {
         let mut lives = Lives::default();
-        lives.found(Hierarchy::Unified, 2, PATH);
-        lives.removed(Hierarchy::Unified, 2, PATH, 9);
+        lives.found(Hierarchy::Unified, 2, PATH, &container_of(PATH).unwrap());
+        lives.removed(Hierarchy::Unified, 2, 9);
         assert_eq!(actions(&mut lives), [Action::Die, Action::Destroy]);
     }
 }

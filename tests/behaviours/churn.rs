@@ -153,7 +153,7 @@ fn check(load: Load<'_>) -> Result<()> {
         verdict
             .check(running == i64::try_from(runs)?, "starts whose state as of then is not running", || format!("{running} of {runs} are"));
     }
-    let open = mayfly.count("SELECT count(*) AS n FROM container_history WHERE valid_to_ns IS NULL")?;
+    let open = mayfly.count(&format!("SELECT count(*) AS n FROM container_history WHERE valid_to_ns IS NULL AND {JOB}"))?;
     verdict.check(open == 0, "intervals left open", || open.to_string());
     verdict.check(recording.stop()?.success(), "recorder that does not end in order", || mayfly.log());
     verdict.pass()

@@ -10,8 +10,8 @@ mod containerd_restart;
 mod crash;
 mod discovery;
 mod docker_restart;
-
 mod idle;
+mod kernel;
 mod manager;
 mod osquery;
 mod private_daemons;

@@ -67,7 +67,7 @@ impl Mayfly {
     /// Starts `mayfly record`, and waits until each source that is on says what it is doing.
     pub fn record(&self) -> Result<Recording<'_>> {
         let recording = self.launch()?;
-        recording.wait_for_state("running")?;
+        recording.wait_for(&["docker", "podman", "containerd", "cri", "ebpf", "accounts"], "running")?;
         Ok(recording)
     }
 
@@ -164,13 +164,20 @@ impl Recording<'_> {
         Ok(self.child.try_wait()?)
     }
 
-    /// Waits until all sources that are not off are in `state`, and there is at least one.
+    /// Waits until all runtimes' sources that are not off are in `state`, and there is at least one.
     pub fn wait_for_state(&self, state: &str) -> Result<()> {
-        const SOURCES: &str = "SELECT source, endpoint, state, last_error, hint FROM recorder_sources \
-                               WHERE source IN ('docker', 'podman', 'containerd', 'cri', 'accounts') AND state <> 'disabled'";
+        self.wait_for(&["docker", "podman", "containerd", "cri", "accounts"], state)
+    }
+
+    /// The same for these sources.
+    fn wait_for(&self, sources: &[&str], state: &str) -> Result<()> {
+        let sources = format!(
+            "SELECT source, endpoint, state, last_error, hint FROM recorder_sources WHERE source IN ('{}') AND state <> 'disabled'",
+            sources.join("', '")
+        );
         let what = format!("source that is {state}");
         until(&what, Duration::from_secs(20), || {
-            let sources = self.mayfly.query(SOURCES)?;
+            let sources = self.mayfly.query(&sources)?;
             let there = !sources.is_empty() && sources.iter().all(|row| row.get("state").and_then(Value::as_str) == Some(state));
             if there { Ok(()) } else { Err(format!("{sources:?}; {}", self.mayfly.log()).into()) }
         })

@@ -45,6 +45,11 @@ impl Docker {
         format!("unix://{}", self.dir.join("exec/containerd/containerd.sock").display())
     }
 
+    /// The host's address on the daemon's bridge.
+    pub fn gateway(&self) -> String {
+        format!("10.213.{}.1", self.bridge.trim_start_matches("mayfly"))
+    }
+
     /// `docker`, speaking to this daemon.
     pub fn cli(&self) -> Command {
         let mut command = Command::new("docker");
