@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs, mem,
+    os::unix::fs::MetadataExt,
     sync::Arc,
 };
 
@@ -41,11 +42,18 @@ struct Life {
 }
 
 /// All containers that have a cgroup, and what is to be told of them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Lives {
+    hosts_mounts: u32,
     lives: HashMap<ContainerKey, Life>,
     owners: HashMap<(Hierarchy, u64), ContainerKey>,
     told: Vec<ContainerEvent>,
+}
+
+impl Default for Lives {
+    fn default() -> Self {
+        Self { hosts_mounts: hosts_mounts(), lives: HashMap::new(), owners: HashMap::new(), told: Vec::new() }
+    }
 }
 
 impl Lives {
@@ -113,10 +121,11 @@ impl Lives {
         self.lives.remove(&key);
     }
 
-    /// A program took over a process: the first one in a container, but for its runtime's own, is its start.
+    /// A program took over a process: the first one in a container is its start. What its runtime executes on the way there (`runc init`)
+    /// still sees the host's mounts.
     pub(crate) fn executed(&mut self, event: &ProcessEvent, net_ns: u32, mnt_ns: u32) {
         let Some(life) = self.lives.get_mut(&event.container) else { return };
-        if life.stage != Stage::Made || is_runtimes(&event.path, &event.cmdline) {
+        if life.stage != Stage::Made || mnt_ns == self.hosts_mounts {
             return;
         }
         let inode = |inode: u32| (inode != 0).then(|| inode.to_string());
@@ -171,11 +180,10 @@ impl Lives {
     }
 }
 
-/// Whether it is a runtime's own program, on its way into the container: `runc init`.
-fn is_runtimes(path: &str, cmdline: &str) -> bool {
-    let name = path.rsplit('/').next().unwrap_or_default();
-    let is_named = ["runc", "crun", "youki", "exe"].iter().any(|runtime| name.starts_with(runtime));
-    (is_named || path.contains("memfd:")) && cmdline.ends_with(" init")
+/// Inode of the mount namespace in which runtimes run.
+fn hosts_mounts() -> u32 {
+    let inode = |process| fs::metadata(format!("/proc/{process}/ns/mnt")).map(|namespace| namespace.ino());
+    inode("1").or_else(|_| inode("self")).ok().and_then(|inode| u32::try_from(inode).ok()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -207,7 +215,8 @@ mod tests {
         made(&mut lives, Hierarchy::Legacy, 1, PATH);
         made(&mut lives, Hierarchy::Unified, 2, PATH);
         made(&mut lives, Hierarchy::Unified, 3, &format!("{PATH}/inner"));
-        lives.executed(&process(ProcessAction::Exec, 7, "/usr/bin/runc", "runc init"), 1, 1);
+        let hosts = lives.hosts_mounts;
+        lives.executed(&process(ProcessAction::Exec, 7, "/usr/bin/runc", "runc init"), 1, hosts);
         lives.executed(&process(ProcessAction::Exec, 7, "/bin/sh", "sh"), 1, 1);
         lives.executed(&process(ProcessAction::Exec, 8, "/bin/true", "true"), 1, 1);
         lives.exited(&process(ProcessAction::Exit, 8, "/bin/true", ""));
