@@ -49,7 +49,12 @@ static __always_inline bool admit_as(struct cgroups *cgroups, __u64 boot_ns, boo
 		known->second = second;
 		known->admitted = 0;
 	}
-	if (!records_per_second || __sync_fetch_and_add(&known->admitted, 1) < records_per_second)
+	if (!records_per_second)
+		return true;
+	/* Counted, then looked at: kernels before 5.12 do not do both at once. Two processors may
+	 * both find the limit passed; what is left out is counted in any case. */
+	__sync_fetch_and_add(&known->admitted, 1);
+	if (known->admitted <= records_per_second)
 		return true;
 	__sync_fetch_and_add(&known->shed, 1);
 	return false;

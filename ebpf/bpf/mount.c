@@ -32,15 +32,20 @@ struct {
 	__type(value, struct mount_room);
 } mount_rooms SEC(".maps");
 
-static __always_inline int begin_mount(struct syscall_enter *call, __u32 action)
+/* A program that looks at more arguments than a call has is refused. */
+static __always_inline int begin_mount(struct syscall_enter *call, __u32 action, int arguments)
 {
 	__u64 thread = bpf_get_current_pid_tgid();
-	struct mount_start start = {
-		.boot_ns = bpf_ktime_get_boot_ns(),
-		.args = {call->args[0], call->args[1], call->args[2], call->args[3], call->args[4]},
-		.action = action,
-	};
+	struct mount_start start = {.boot_ns = bpf_ktime_get_boot_ns(), .action = action};
 
+	start.args[0] = call->args[0];
+	start.args[1] = call->args[1];
+	if (arguments > 2)
+		start.args[2] = call->args[2];
+	if (arguments > 3) {
+		start.args[3] = call->args[3];
+		start.args[4] = call->args[4];
+	}
 	bpf_map_update_elem(&mount_starts, &thread, &start, BPF_ANY);
 	return 0;
 }
@@ -223,11 +228,11 @@ static __always_inline void end_mount(struct syscall_exit *call, __u32 action)
 	output(EVENT_MOUNT, &room->call, sizeof(room->call) + at);
 }
 
-#define MOUNT_CALL(name, action)                                                                   \
+#define MOUNT_CALL(name, action, arguments)                                                        \
 	SEC("tracepoint/syscalls/sys_enter_" #name)                                                \
 	int on_##name(struct syscall_enter *call)                                                  \
 	{                                                                                          \
-		return begin_mount(call, action);                                                  \
+		return begin_mount(call, action, arguments);                                       \
 	}                                                                                          \
 	SEC("tracepoint/syscalls/sys_exit_" #name)                                                 \
 	int on_##name##_done(struct syscall_exit *call)                                            \
@@ -236,7 +241,7 @@ static __always_inline void end_mount(struct syscall_exit *call, __u32 action)
 		return 0;                                                                          \
 	}
 
-MOUNT_CALL(mount, MOUNT_MOUNT)
-MOUNT_CALL(umount, MOUNT_UNMOUNT) /* umount2, by its name in the kernel */
-MOUNT_CALL(move_mount, MOUNT_MOVE)
-MOUNT_CALL(fsmount, MOUNT_MAKE)
+MOUNT_CALL(mount, MOUNT_MOUNT, 5)
+MOUNT_CALL(umount, MOUNT_UNMOUNT, 2) /* umount2, by its name in the kernel */
+MOUNT_CALL(move_mount, MOUNT_MOVE, 5)
+MOUNT_CALL(fsmount, MOUNT_MAKE, 3)

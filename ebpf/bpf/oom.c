@@ -29,7 +29,7 @@ static __always_inline __u64 resident_pages(struct mm_struct *mm)
 	return pages < 0 ? 0 : pages;
 }
 
-/* Older kernels pass a pid, and the verifier refuses this program. */
+/* Kernels before 6.8 pass a pid, and the verifier refuses this program. */
 SEC("tp_btf/mark_victim")
 int BPF_PROG(on_mark_victim, struct task_struct *victim)
 {
@@ -44,6 +44,24 @@ int BPF_PROG(on_mark_victim, struct task_struct *victim)
 	kill->total_vm_pages = mm ? mm->total_vm : 0;
 	kill->rss_pages = mm ? resident_pages(mm) : 0;
 	copy_comm(kill->comm, victim->group_leader);
+	submit(kill);
+	return 0;
+}
+
+/* And takes this one: the reader finds out the rest, while the victim dies. */
+SEC("tp_btf/mark_victim")
+int BPF_PROG(on_mark_victim_pid, int victim)
+{
+	struct oom_kill *kill = reserve(EVENT_OOM_KILL, sizeof(*kill));
+
+	if (!kill)
+		return 0;
+	__builtin_memset(kill, 0, sizeof(*kill));
+	kill->header.kind = EVENT_OOM_KILL;
+	kill->header.size = sizeof(*kill);
+	kill->header.boot_ns = bpf_ktime_get_boot_ns();
+	kill->header.pid = victim;
+	kill->header.uid = kill->header.gid = kill->header.euid = kill->header.auid = ~0;
 	submit(kill);
 	return 0;
 }

@@ -5,6 +5,7 @@
 #include "ring.h"
 #include "task.h"
 #include "admission.h"
+#include "exclude.h"
 #include "path.h"
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_tracing.h>

@@ -4,6 +4,7 @@
 /* One record at its largest, for each CPU: too large for the stack and for a per-CPU map. */
 struct exec_room {
 	struct walk walk;
+	struct path_key key;
 	struct exec exec;
 	char text[3 * NAMES_SIZE + PATH_SIZE + ARGS_SIZE];
 };
@@ -28,13 +29,15 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	long path_size;
 	char *text;
 
-	if (!admit(&cgroups, now))
+	if (is_excluded_uid(task->cred->uid.val) || !admit(&cgroups, now))
 		return 0;
 	room = bpf_map_lookup_elem(&exec_rooms, &cpu);
 	if (!room || !mm) {
 		count_lost(EVENT_EXEC);
 		return 0;
 	}
+	if (is_excluded_path(&room->key, binary->filename, task->tgid))
+		return 0;
 	describe(&room->exec.header, task);
 	text = room->text;
 	cwd_size = fs ? read_names(&room->walk, text, &fs->pwd, &fs->root) : 0;
@@ -75,7 +78,8 @@ static __always_inline void report_exit(struct task_struct *task)
 	struct signal_struct *group = task->signal;
 	struct exit *exit;
 
-	if (!admit(&cgroups, now))
+	if (was_left_out(task->tgid) || is_excluded_uid(task->cred->uid.val) ||
+	    !admit(&cgroups, now))
 		return;
 	exit = reserve(EVENT_EXIT, sizeof(*exit));
 	if (!exit)

@@ -28,7 +28,7 @@ static __always_inline void report_socket(struct event_header *owner, const stru
 {
 	struct socket_change *change;
 
-	if (!admit(&owner->cgroups, now))
+	if (is_excluded_uid(owner->uid) || !admit(&owner->cgroups, now))
 		return;
 	change = reserve(EVENT_SOCKET, sizeof(*change));
 	if (!change)
@@ -84,7 +84,7 @@ static __always_inline void accept_for(struct event_header *owner, const struct 
 		return;
 	}
 	owner->cgroups.unified = BPF_CORE_READ(sock, sk_cgrp_data.cgroup, kn, id);
-	owner->auid = ~0;
+	owner->uid = owner->auid = ~0;
 	owner->net_ns = key.net_ns;
 }
 

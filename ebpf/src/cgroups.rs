@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     fs,
     os::unix::fs::MetadataExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use mayfly_history::container::ContainerKey;
@@ -113,16 +113,35 @@ impl CgroupMap {
     /// Its making was missed: asks /proc while the process is still there.
     fn learn_of(&mut self, pid: u32, cgroups: Cgroups) {
         let Ok(lines) = fs::read_to_string(format!("/proc/{pid}/cgroup")) else { return };
-        for line in lines.lines() {
-            let mut fields = line.splitn(3, ':');
-            let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else { continue };
-            if controllers.is_empty() {
-                self.owners.entry((Hierarchy::Unified, cgroups.unified)).or_insert_with(|| owner(path));
-            } else if controllers.split(',').any(|c| c == "pids") {
-                self.owners.entry((Hierarchy::Legacy, cgroups.legacy)).or_insert_with(|| owner(path));
-            }
+        for (hierarchy, path) in cgroup_paths(&lines) {
+            let id = if hierarchy == Hierarchy::Unified { cgroups.unified } else { cgroups.legacy };
+            self.owners.entry((hierarchy, id)).or_insert_with(|| owner(path));
         }
     }
+}
+
+/// The paths of the two hierarchies in a `/proc/<pid>/cgroup`, the unified one first.
+pub(crate) fn cgroup_paths(lines: &str) -> Vec<(Hierarchy, &str)> {
+    let mut paths: Vec<_> = lines
+        .lines()
+        .filter_map(|line| {
+            let (_, rest) = line.split_once(':')?;
+            let (controllers, path) = rest.split_once(':')?;
+            match controllers {
+                "" => Some((Hierarchy::Unified, path)),
+                _ if controllers.split(',').any(|c| c == "pids") => Some((Hierarchy::Legacy, path)),
+                _ => None,
+            }
+        })
+        .collect();
+    paths.sort_by_key(|(hierarchy, _)| *hierarchy == Hierarchy::Legacy);
+    paths
+}
+
+/// Where the two hierarchies are mounted.
+pub(crate) fn hierarchy_mounts() -> Vec<(Hierarchy, PathBuf)> {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    mounts(&mountinfo).into_iter().map(|(hierarchy, mountpoint)| (hierarchy, mountpoint.into())).collect()
 }
 
 fn owner(path: &str) -> Owner {

@@ -1,5 +1,7 @@
 //! What an operator can set about the probes.
 
+use std::path::PathBuf;
+
 use serde::Deserialize;
 
 /// `[ebpf]` of `mayfly.toml`. Every key is optional; unknown keys are refused by name.
@@ -12,13 +14,27 @@ pub struct EbpfConfig {
     pub host_processes: bool,
     /// Records that one cgroup may write in a second; what it writes beyond is counted only. 0: no limit. Default 5000.
     pub max_events_per_second: u64,
+    /// Where the kernel's type information (BTF) is, for a kernel that does not have it in sysfs. Default: it has.
+    pub btf: Option<PathBuf>,
+    /// Users whose processes and connections are left out, by id. They are left out in the kernel.
+    pub exclude_uids: Vec<u32>,
+    /// Programs whose executions are left out, by their path as it was asked for, whole or up to a final `*`.
+    pub exclude_paths: Vec<String>,
     /// Size of the ring between the kernel and the recorder, in KiB; rounded up to a power of two. Default 4096.
     pub ring_kib: u32,
 }
 
 impl Default for EbpfConfig {
     fn default() -> Self {
-        Self { enabled: true, host_processes: false, max_events_per_second: 5000, ring_kib: 4096 }
+        Self {
+            enabled: true,
+            host_processes: false,
+            max_events_per_second: 5000,
+            btf: None,
+            exclude_uids: Vec::new(),
+            exclude_paths: Vec::new(),
+            ring_kib: 4096,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -24,6 +24,7 @@ use crate::{
     attribution::container_here,
     cgroups::{self, CgroupMap, legacy_hierarchy},
     clock::Clock,
+    fallback::fall_back,
     interpret::{Heard, Interpreter},
     lives::Lives,
     load,
@@ -34,7 +35,7 @@ use crate::{
 /// While events come, the ring is looked at so often.
 const TICK: Duration = Duration::from_millis(20);
 /// Losses are counted, and the clocks compared, so often.
-const ACCOUNTING: Duration = Duration::from_secs(1);
+pub(crate) const ACCOUNTING: Duration = Duration::from_secs(1);
 /// Records that are read before something else gets its turn.
 const BATCH: usize = 65_536;
 
@@ -74,7 +75,8 @@ pub struct Follower {
     thread: JoinHandle<()>,
 }
 
-/// Loads the probes and follows them. `None` where they cannot be: `feed` says why, and what would help.
+/// Loads the probes and follows them. Where they cannot be, `feed` says why, and what would help; then the process
+/// connector is followed instead, or there is `None` where the kernel has not even that for us.
 ///
 /// # Errors
 /// No thread or descriptor can be had.
@@ -86,8 +88,10 @@ pub fn follow(config: &EbpfConfig, feed: Feed, sinks: KernelSinks) -> io::Result
     let probes = match load(config, legacy_hierarchy(), sinks.mounts.is_some()) {
         Ok(probes) => probes,
         Err(error) => {
-            feed.disabled(explain(&error), error.remedy());
-            return Ok(None);
+            let follower = fall_back(config.host_processes, &feed, &sinks.processes)?;
+            let meanwhile = if follower.is_some() { "; meanwhile the process connector tells of processes only" } else { "" };
+            feed.disabled(explain(&error), format!("{}{meanwhile}", error.remedy()));
+            return Ok(follower);
         }
     };
     for (tracepoint, reason) in probes.refused() {
@@ -112,12 +116,24 @@ pub fn follow(config: &EbpfConfig, feed: Feed, sinks: KernelSinks) -> io::Result
     interpreter.programs.learn_existing();
     let snapshot = interpreter.lives.list(taken_ns, sinks.blind_since, cgroups::folders());
     sinks.containers.push(&feed, Report::Snapshot(Box::new(snapshot)));
-    let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
     let reader = Reader { probes, interpreter, feed, sinks, fill_level: u64::from(config.ring_bytes()) / 4, books: Books::default() };
-    let waker = Waker::new(&reader.probes, &stop)?;
-    reader.feed.running();
-    let thread = thread::Builder::new().name("mayfly-ebpf".into()).spawn(move || reader.run(&waker))?;
-    Ok(Some(Follower { stop, thread }))
+    spawn("mayfly-ebpf", |stop| {
+        let waker = Waker::new(&reader.probes.ring, stop)?;
+        reader.feed.running();
+        Ok(move || reader.run(&waker))
+    })
+    .map(Some)
+}
+
+/// Starts a thread that ends when its follower is stopped. `prepare` gets what tells it to.
+pub(crate) fn spawn<R: FnOnce() + Send + 'static>(
+    name: &str,
+    prepare: impl FnOnce(&Arc<OwnedFd>) -> io::Result<R>,
+) -> io::Result<Follower> {
+    let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let run = prepare(&stop)?;
+    let thread = thread::Builder::new().name(name.into()).spawn(run)?;
+    Ok(Follower { stop, thread })
 }
 
 impl Follower {
@@ -145,8 +161,8 @@ fn explain(error: &LoadError) -> String {
     line
 }
 
-/// Waits for the ring or for the end.
-struct Waker {
+/// Waits for the kernel to tell something, or for the end.
+pub(crate) struct Waker {
     epoll: OwnedFd,
 }
 
@@ -154,15 +170,15 @@ const RING: u64 = 0;
 const STOP: u64 = 1;
 
 impl Waker {
-    fn new(probes: &Probes, stop: &OwnedFd) -> io::Result<Self> {
+    pub(crate) fn new(told: impl AsFd, stop: &OwnedFd) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, &probes.ring, epoll::EventData::new_u64(RING), epoll::EventFlags::IN)?;
+        epoll::add(&epoll, told, epoll::EventData::new_u64(RING), epoll::EventFlags::IN)?;
         epoll::add(&epoll, stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)?;
         Ok(Self { epoll })
     }
 
     /// Sleeps until woken or `timeout`; whether it is time to stop.
-    fn wait(&self, timeout: Duration) -> io::Result<bool> {
+    pub(crate) fn wait(&self, timeout: Duration) -> io::Result<bool> {
         let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(RING) }; 2];
         let timeout = Timespec { tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(1), tv_nsec: timeout.subsec_nanos().into() };
         match epoll::wait(&self.epoll, &mut events, Some(&timeout)) {

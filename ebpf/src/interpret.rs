@@ -19,6 +19,7 @@ use crate::{
     cgroups::{CgroupMap, Hierarchy, Owner},
     clock::Clock,
     lives::Lives,
+    proc::Proc,
     programs::Programs,
     records::{self, Cgroups, Exec, Exit, Header, Location, Names, OomKill, Record, SocketChange, UNSET},
 };
@@ -131,13 +132,7 @@ impl Interpreter {
         let path = self.programs.exited(exit.header.pid, exit.header.parent, comm(&exit.comm));
         let Some(place) = self.wanted(&exit.header) else { return self.unwanted(&exit.header) };
         let mut event = self.process(&exit.header, ProcessAction::Exit, place, path);
-        // As wait(2) packs it: a signal in the low seven bits, or an exit code in the next byte.
-        let signal = exit.status & 0x7f;
-        if signal == 0 {
-            event.exit_code = Some(i64::from((exit.status >> 8) & 0xff));
-        } else {
-            event.signal = Some(i64::from(signal));
-        }
+        (event.exit_code, event.signal) = outcome(exit.status);
         self.lives.exited(&event);
         event.duration_ms = exit.header.boot_ns.checked_sub(exit.started_boot_ns).map(|ns| int(ns / 1_000_000));
         Heard::Process(event)
@@ -237,19 +232,25 @@ impl Interpreter {
 
     /// A kill matters wherever it happens.
     fn oom(&mut self, kill: &OomKill) -> Heard {
-        let place = self.place(kill.header.cgroups, kill.header.pid);
+        // An older kernel tells only the pid: the victim may still be there to be asked.
+        let last = (kill.header.cgroups == Cgroups::default()).then(|| Proc::new().process(kill.header.pid)).flatten();
+        let place = match &last {
+            Some(last) => Place { container: last.container.clone(), cgroup_id: last.cgroup_id },
+            None => self.place(kill.header.cgroups, kill.header.pid),
+        };
         let mut path = self.programs.path(kill.header.pid);
         if path.is_empty() {
             path = comm(&kill.comm).into_owned().into();
         }
+        let pages = |pages: u64| int(pages.saturating_mul(self.page_size));
         Heard::Oom(OomEvent {
             time_ns: self.clock.unix(kill.header.boot_ns),
             pid: kill.header.pid.into(),
             path,
-            uid: id(kill.header.uid),
+            uid: last.as_ref().map_or_else(|| id(kill.header.uid), |last| last.uid),
             cgroup_id: place.cgroup_id,
-            total_vm: int(kill.total_vm_pages.saturating_mul(self.page_size)),
-            rss: int(kill.rss_pages.saturating_mul(self.page_size)),
+            total_vm: last.as_ref().map_or_else(|| pages(kill.total_vm_pages), |last| last.total_vm),
+            rss: last.as_ref().map_or_else(|| pages(kill.rss_pages), |last| last.rss),
             container: place.container,
         })
     }
@@ -290,6 +291,14 @@ fn program(cwd: &str, file: Names<'_>, path: &str) -> String {
 /// The kernel tells no others than these two.
 const fn hierarchy(number: u32) -> Hierarchy {
     if number == 0 { Hierarchy::Unified } else { Hierarchy::Legacy }
+}
+
+/// Exit code or signal. As wait(2) packs them: a signal in the low seven bits, or an exit code in the next byte.
+pub(crate) fn outcome(status: u32) -> (Option<i64>, Option<i64>) {
+    match status & 0x7f {
+        0 => (Some(((status >> 8) & 0xff).into()), None),
+        signal => (None, Some(signal.into())),
+    }
 }
 
 /// The arguments, which end with NUL each, as one line; `…` where the kernel's copy was cut.

@@ -7,11 +7,14 @@ mod attribution;
 mod cgroups;
 mod clock;
 mod config;
+mod connector;
+mod fallback;
 mod follow;
 mod interpret;
 mod lives;
 mod load;
 mod object;
+mod proc;
 mod programs;
 pub mod records;
 

@@ -3,8 +3,11 @@
 use std::{fs, io, os::fd::AsRawFd};
 
 use aya::{
-    Btf, Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf},
+    Btf, Ebpf, EbpfLoader, Endianness,
+    maps::{
+        Array, HashMap, MapData, MapError, PerCpuArray, RingBuf,
+        lpm_trie::{Key, LpmTrie},
+    },
     programs::{BtfTracePoint, ProgramError, ProgramFd, TracePoint},
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -13,7 +16,7 @@ use crate::{config::EbpfConfig, object, records::kind};
 
 /// Each program with its tracepoint. The first of a tracepoint that the kernel takes is attached: kernels differ in what
 /// they pass.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("on_cgroup_mkdir", "cgroup_mkdir"),
     ("on_cgroup_rmdir", "cgroup_rmdir"),
     ("on_cgroup_attach", "cgroup_attach_task"),
@@ -23,6 +26,7 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("on_exit_of_last", "sched_process_exit"),
     ("on_socket_state", "inet_sock_set_state"),
     ("on_mark_victim", "mark_victim"),
+    ("on_mark_victim_pid", "mark_victim"),
 ];
 
 /// Programs at a system call's tracepoints. The end of a call comes first, so that no beginning waits for it in vain.
@@ -55,7 +59,7 @@ pub enum LoadError {
     },
     #[error("cannot load the probes")]
     Object(#[source] Box<aya::EbpfError>),
-    #[error("cannot attach to any tracepoint; the first was {tracepoint}")]
+    #[error("cannot attach to the tracepoint {tracepoint}")]
     Program {
         tracepoint: &'static str,
         #[source]
@@ -67,10 +71,10 @@ impl LoadError {
     /// What an operator can do about it.
     pub const fn remedy(&self) -> &'static str {
         match self {
-            Self::NoBtf(_) => "run a kernel built with CONFIG_DEBUG_INFO_BTF=y and mount sysfs",
+            Self::NoBtf(_) => "run a kernel built with CONFIG_DEBUG_INFO_BTF=y and mount sysfs, or set [ebpf] btf to a file with its BTF",
             Self::NotPermitted(_) => "run as root, or with CAP_BPF, CAP_PERFMON and CAP_DAC_READ_SEARCH",
             Self::LockedDown(_) => "boot with lockdown=integrity or without lockdown",
-            Self::Map { .. } | Self::Object(_) | Self::Program { .. } => "run a kernel of 5.8 or newer with BPF tracing and ring buffers",
+            Self::Map { .. } | Self::Object(_) | Self::Program { .. } => "run a kernel of 5.12 or newer with BPF tracing and ring buffers",
         }
     }
 }
@@ -107,7 +111,11 @@ pub(crate) struct Admission {
 /// The kernel has no BTF, no ring buffers, or refuses; see [`LoadError::remedy`].
 pub fn load(config: &EbpfConfig, legacy_hierarchy: u32, mounts: bool) -> Result<Probes, LoadError> {
     // Without BTF the loader would leave every offset as it is in our own small structures, and read garbage.
-    let btf = Btf::from_sys_fs().map_err(LoadError::NoBtf)?;
+    let btf = match &config.btf {
+        Some(path) => Btf::parse_file(path, Endianness::default()),
+        None => Btf::from_sys_fs(),
+    };
+    let btf = btf.map_err(LoadError::NoBtf)?;
     // Before 5.11 maps count as locked memory. Where it may not be raised, creating a map says so.
     let unlimited = Rlimit { current: None, maximum: None };
     let _ = setrlimit(Resource::Memlock, unlimited);
@@ -116,10 +124,13 @@ pub fn load(config: &EbpfConfig, legacy_hierarchy: u32, mounts: bool) -> Result<
         .btf(Some(&btf))
         .override_global("legacy_hierarchy", &legacy_hierarchy, true)
         .override_global("records_per_second", &config.max_events_per_second, true)
+        .override_global("excludes_uids", &u32::from(!config.exclude_uids.is_empty()), true)
+        .override_global("excludes_paths", &u32::from(!config.exclude_paths.is_empty()), true)
         .map_max_entries("ring", config.ring_bytes())
         .map_max_entries("exec_rooms", cpus)
         .load(object::probes())
         .map_err(|reason| forbidden(reason, |reason| LoadError::Object(Box::new(reason))))?;
+    exclude(&mut ebpf, config)?;
     let mut refused = attach(&mut ebpf, &btf)?;
     if mounts {
         refused.extend(attach_to_calls(&mut ebpf));
@@ -134,7 +145,34 @@ pub fn load(config: &EbpfConfig, legacy_hierarchy: u32, mounts: bool) -> Result<
     })
 }
 
-/// Attaches what the kernel takes; an error if that is nothing.
+/// Bytes of a path that can be excluded, and of its key: `EXCLUDED_PATH` of `bpf/exclude.h`.
+pub(crate) const EXCLUDED_PATH: usize = 252;
+
+/// Tells the kernel what is left out.
+fn exclude(ebpf: &mut Ebpf, config: &EbpfConfig) -> Result<(), LoadError> {
+    let failed = |name| move |reason| LoadError::Map { name, reason };
+    let map = ebpf.map_mut("excluded_uids").ok_or_else(|| missing("excluded_uids"))?;
+    let mut uids: HashMap<_, u32, u8> = HashMap::try_from(map).map_err(failed("excluded_uids"))?;
+    for uid in &config.exclude_uids {
+        uids.insert(uid, 1, 0).map_err(failed("excluded_uids"))?;
+    }
+    let map = ebpf.map_mut("excluded_paths").ok_or_else(|| missing("excluded_paths"))?;
+    let mut paths: LpmTrie<_, [u8; EXCLUDED_PATH], u8> = LpmTrie::try_from(map).map_err(failed("excluded_paths"))?;
+    for pattern in &config.exclude_paths {
+        let (path, end) = pattern.strip_suffix('*').map_or((pattern.as_str(), 1), |start| (start, 0));
+        let mut bytes = [0; EXCLUDED_PATH];
+        let Some(start) = bytes.get_mut(..path.len()).filter(|_| path.len() < EXCLUDED_PATH) else {
+            tracing::warn!(pattern, longest = EXCLUDED_PATH - 1, "too long a path in [ebpf] exclude_paths: it is not left out");
+            continue;
+        };
+        start.copy_from_slice(path.as_bytes());
+        let bits = u32::try_from(8 * (path.len() + end)).unwrap_or(0);
+        paths.insert(&Key::new(bits, bytes), 1, 0).map_err(failed("excluded_paths"))?;
+    }
+    Ok(())
+}
+
+/// Attaches what the kernel takes; an error if executions are not among it.
 fn attach(ebpf: &mut Ebpf, btf: &Btf) -> Result<Vec<(&'static str, String)>, LoadError> {
     let mut refused: Vec<(&'static str, ProgramError)> = Vec::new();
     let mut attached: Vec<&'static str> = Vec::new();
@@ -149,9 +187,9 @@ fn attach(ebpf: &mut Ebpf, btf: &Btf) -> Result<Vec<(&'static str, String)>, Loa
         }
     }
     refused.retain(|(tracepoint, _)| !attached.contains(tracepoint));
-    if attached.is_empty()
-        && let Some((tracepoint, reason)) = refused.pop()
-    {
+    // Without this one the rest is of little worth, and the process connector of more.
+    if let Some(essential) = refused.iter().position(|(tracepoint, _)| *tracepoint == "sched_process_exec") {
+        let (tracepoint, reason) = refused.swap_remove(essential);
         return Err(forbidden(reason, |reason| LoadError::Program { tracepoint, reason: Box::new(reason) }));
     }
     Ok(refused.into_iter().map(|(tracepoint, reason)| (tracepoint, reason.to_string())).collect())
@@ -183,7 +221,11 @@ fn attach_one(program: &mut aya::programs::Program, tracepoint: &str, btf: &Btf)
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, LoadError> {
-    ebpf.take_map(name).ok_or_else(|| LoadError::Map { name, reason: MapError::InvalidName { name: name.into() } })
+    ebpf.take_map(name).ok_or_else(|| missing(name))
+}
+
+fn missing(name: &'static str) -> LoadError {
+    LoadError::Map { name, reason: MapError::InvalidName { name: name.into() } }
 }
 
 /// Tells a refusal for lack of rights from every other.

@@ -6,6 +6,7 @@ mod process;
 mod setup;
 mod test;
 mod thrift;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -36,6 +37,14 @@ enum Command {
         /// Only tests whose name contains this
         filter: Option<String>,
     },
+    /// The tests of the kernel's probes on other kernels, in qemu; slow
+    VmTest {
+        /// Releases of Debian whose kernels to take; by default those that the probes support
+        #[arg(long)]
+        suite: Vec<String>,
+        /// Only tests whose name contains this
+        filter: Option<String>,
+    },
     /// Write docs/tables and docs/schema.json from the tables' declarations
     Docs {
         /// Fail where they differ instead
@@ -52,6 +61,7 @@ fn main() -> ExitCode {
         Command::Demo { containers } => setup::run().and_then(|()| demo::run(containers)),
         Command::Test => setup::run().and_then(|()| test::run()),
         Command::Prove { filter } => setup::run().and_then(|()| test::prove(filter.as_deref())),
+        Command::VmTest { suite, filter } => vm::run(&suite, filter.as_deref()),
         Command::Docs { check } => docs::run(check),
         Command::Thrift => thrift::run(),
     };

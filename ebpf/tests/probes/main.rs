@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod containers;
 #[cfg(test)]
+mod degraded;
+#[cfg(test)]
 mod kernel;
 #[cfg(test)]
 mod layout;

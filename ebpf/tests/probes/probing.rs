@@ -38,9 +38,20 @@ impl Probing {
         Self::start_with(config, true)
     }
 
-    fn start_with(config: &EbpfConfig, mounts: bool) -> Option<Self> {
+    /// Where the configuration or the rights keep the probes out. `None`, with the reason printed, where there is no process
+    /// connector either.
+    pub(crate) fn start_without_probes(config: &EbpfConfig) -> Option<Self> {
+        let (feed, sinks) = Self::sinks(false);
+        let follower = follow(config, feed.clone(), sinks.clone()).unwrap();
+        if follower.is_none() {
+            println!("not run here: this kernel has no process connector for us");
+        }
+        follower.map(|follower| Self { feed, sinks, follower: Some(follower) })
+    }
+
+    /// Sinks that hold much.
+    pub(crate) fn sinks(mounts: bool) -> (Feed, KernelSinks) {
         let bell = Bell::default();
-        let feed = Feed::new("ebpf", "");
         let sinks = KernelSinks {
             processes: Sink::new(1 << 20, bell.clone()),
             sockets: Sink::new(1 << 16, bell.clone()),
@@ -49,14 +60,21 @@ impl Probing {
             containers: Sink::new(1 << 14, bell),
             blind_since: None,
         };
+        (Feed::new("ebpf", ""), sinks)
+    }
+
+    fn start_with(config: &EbpfConfig, mounts: bool) -> Option<Self> {
+        let (feed, sinks) = Self::sinks(mounts);
         let follower = follow(config, feed.clone(), sinks.clone()).unwrap();
         let status = feed.status();
-        if follower.is_none() {
-            assert_eq!(status.state, FeedState::Disabled.as_str());
+        if status.state == FeedState::Disabled.as_str() {
             // Whatever else keeps the probes out is a fault of theirs.
             let excused = ["cannot read the kernel's type information", "may not load BPF programs", "the kernel is locked down"];
             assert!(!status.hint.is_empty() && excused.iter().any(|start| status.last_error.starts_with(start)), "{status:?}");
             println!("not run here: {} ({})", status.last_error, status.hint);
+            if let Some(follower) = follower {
+                follower.stop();
+            }
             return None;
         }
         assert_eq!(status.last_error, "", "some tracepoint was refused");

@@ -10,6 +10,7 @@ use mayfly::{
     context,
     thrift::{Limits, Reply, Service, Strings, attend},
 };
+use mayfly_ebpf::{container_of, records::Record};
 use mayfly_history::{
     Cell,
     container::Runtime,
@@ -29,6 +30,7 @@ pub const TARGETS: &[Target] = &[
     ("cri_event", cri_event),
     ("docker_event", docker_event),
     ("docker_inspect", docker_inspect),
+    ("kernel_record", kernel_record),
     ("query_context", query_context),
     ("store_block", store_block),
     ("thrift_request", thrift_request),
@@ -59,6 +61,22 @@ pub fn docker_event(bytes: &[u8]) {
 /// Docker's or Podman's answer to an inspect.
 pub fn docker_inspect(bytes: &[u8]) {
     docker_fuzzing::decode_inspect(bytes);
+}
+
+/// One record of the ring that the kernel's probes write.
+pub fn kernel_record(bytes: &[u8]) {
+    match Record::parse(bytes) {
+        Ok(Record::Exec { cwd, file, .. }) => {
+            let _ = (cwd.path(), file.path());
+        }
+        Ok(Record::Mount { source, target, .. }) => {
+            let _ = (source.resolved(), target.resolved());
+        }
+        Ok(Record::CgroupMade { path, .. } | Record::CgroupJoined { path, .. }) => {
+            let _ = container_of(&String::from_utf8_lossy(path));
+        }
+        _ => {}
+    }
 }
 
 /// The context of a query, asked of every table over an empty store.

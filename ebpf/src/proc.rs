@@ -1,0 +1,135 @@
+//! What /proc tells of a process, as long as it is there.
+
+use std::{
+    fs::{self, File},
+    io::Read,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use mayfly_history::container::ContainerKey;
+
+use crate::{
+    attribution::container_here,
+    cgroups::{Hierarchy, cgroup_paths, hierarchy_mounts},
+    records::UNSET,
+};
+
+/// Bytes of arguments that are read, as many as the probes take.
+const ARGUMENTS: u64 = 65_536;
+
+/// A process, as far as it let itself be read: it may have ended meanwhile.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Process {
+    pub(crate) parent: Option<i64>,
+    pub(crate) ns_pid: Option<i64>,
+    pub(crate) uid: Option<i64>,
+    pub(crate) euid: Option<i64>,
+    pub(crate) gid: Option<i64>,
+    pub(crate) auid: Option<i64>,
+    /// Of its program, in its own root.
+    pub(crate) path: Arc<str>,
+    pub(crate) cmdline: String,
+    pub(crate) cwd: String,
+    pub(crate) pid_namespace: Option<u32>,
+    /// Bytes.
+    pub(crate) total_vm: i64,
+    pub(crate) rss: i64,
+    pub(crate) container: ContainerKey,
+    pub(crate) cgroup_id: Option<i64>,
+}
+
+/// Where processes are looked up.
+#[derive(Clone, Debug)]
+pub(crate) struct Proc {
+    hierarchies: Vec<(Hierarchy, PathBuf)>,
+}
+
+impl Proc {
+    /// Looks where the cgroups are mounted.
+    pub(crate) fn new() -> Self {
+        Self { hierarchies: hierarchy_mounts() }
+    }
+
+    /// The process of that pid, or `None` where it is gone.
+    pub(crate) fn process(&self, pid: u32) -> Option<Process> {
+        let folder = PathBuf::from(format!("/proc/{pid}"));
+        let status = fs::read_to_string(folder.join("status")).ok()?;
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+        let number = |name: &str, nth: usize| field(name)?.split_ascii_whitespace().nth(nth)?.parse::<i64>().ok();
+        let bytes = |name: &str| number(name, 0).unwrap_or(0).saturating_mul(1024);
+        let (container, cgroup_id) = self.cgroup(&folder);
+        Some(Process {
+            parent: number("PPid", 0),
+            ns_pid: field("NSpid").and_then(|pids| pids.split_ascii_whitespace().next_back()?.parse().ok()),
+            uid: number("Uid", 0),
+            euid: number("Uid", 1),
+            gid: number("Gid", 0),
+            auid: read_number(&folder.join("loginuid")).filter(|&auid| auid != i64::from(UNSET)),
+            path: link(&folder.join("exe")).into(),
+            cmdline: command_line(&folder),
+            cwd: link(&folder.join("cwd")),
+            pid_namespace: link(&folder.join("ns/pid")).strip_prefix("pid:[").and_then(|inode| inode.strip_suffix(']')?.parse().ok()),
+            total_vm: bytes("VmSize"),
+            rss: bytes("VmRSS"),
+            container,
+            cgroup_id,
+        })
+    }
+
+    /// The container that the cgroups name, and the id of the cgroup that names it.
+    fn cgroup(&self, folder: &Path) -> (ContainerKey, Option<i64>) {
+        let lines = fs::read_to_string(folder.join("cgroup")).unwrap_or_default();
+        let paths = cgroup_paths(&lines);
+        let named = paths.iter().find_map(|&(hierarchy, path)| Some((hierarchy, path, container_here(path)?)));
+        let chosen = named.as_ref().map(|&(hierarchy, path, _)| (hierarchy, path)).or_else(|| paths.first().copied());
+        let id = chosen.and_then(|(hierarchy, path)| {
+            let (_, mountpoint) = self.hierarchies.iter().find(|(mounted, _)| *mounted == hierarchy)?;
+            i64::try_from(fs::metadata(mountpoint.join(path.trim_start_matches('/'))).ok()?.ino()).ok()
+        });
+        let container = named.map(|(.., named)| named.key()).unwrap_or_default();
+        (container, id)
+    }
+}
+
+fn link(path: &Path) -> String {
+    fs::read_link(path).map(|target| target.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn read_number(path: &Path) -> Option<i64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// The arguments in one line; `…` where there are more.
+fn command_line(folder: &Path) -> String {
+    let mut arguments = Vec::new();
+    if let Ok(file) = File::open(folder.join("cmdline")) {
+        // What was read before an error is told.
+        let _ = file.take(ARGUMENTS + 1).read_to_end(&mut arguments);
+    }
+    let cut = u64::try_from(arguments.len()).is_ok_and(|n| n > ARGUMENTS);
+    arguments.truncate(usize::try_from(ARGUMENTS).unwrap_or(usize::MAX));
+    let mut line = String::from_utf8_lossy(arguments.strip_suffix(b"\0").unwrap_or(&arguments)).replace('\0', " ");
+    if cut {
+        line.push('…');
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_this_process_and_none_that_is_gone() {
+        let proc = Proc::new();
+        let me = proc.process(std::process::id()).unwrap();
+        assert_eq!(&*me.path, std::env::current_exe().unwrap().to_str().unwrap());
+        assert_eq!(me.cwd, std::env::current_dir().unwrap().to_str().unwrap());
+        assert!(me.cmdline.starts_with(&std::env::args().next().unwrap()) && me.rss > 0 && me.total_vm >= me.rss, "{me:?}");
+        assert_eq!(me.uid, Some(rustix::process::getuid().as_raw().into()));
+        assert!(me.parent.is_some() && me.ns_pid.is_some() && me.pid_namespace.is_some(), "{me:?}");
+        assert_eq!(proc.process(u32::MAX), None);
+    }
+}
