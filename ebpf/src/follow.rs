@@ -82,7 +82,7 @@ pub struct Follower {
 /// No thread or descriptor can be had.
 pub fn follow(config: &EbpfConfig, feed: Feed, sinks: KernelSinks) -> io::Result<Option<Follower>> {
     if !config.enabled {
-        feed.disabled("switched off in the configuration", "set [ebpf] enabled = true");
+        feed.disabled("", "set `enabled = true` in [ebpf] to record it");
         return Ok(None);
     }
     let probes = match load(config, legacy_hierarchy(), sinks.mounts.is_some()) {

@@ -116,6 +116,8 @@ fn recorder(dir: &Path) -> Vec<Finding> {
         let what = format!("source {} {}", source.source, source.endpoint);
         let verdict = match source.state.as_str() {
             "failed" => Verdict::Warn,
+            // Not what the configuration asked for, but what the host does not give.
+            "disabled" if !source.last_error.is_empty() => Verdict::Warn,
             _ if source.evicted + source.lost_in_kernel > 0 => Verdict::Warn,
             _ => Verdict::Ok,
         };
@@ -137,7 +139,7 @@ fn kernel() -> Finding {
     match fs::metadata("/sys/kernel/btf/vmlinux") {
         Ok(_) => Finding::new(Verdict::Ok, "kernel type information (BTF)", "present", ""),
         Err(_) => {
-            Finding::new(Verdict::Ok, "kernel type information (BTF)", "not there; containers are recorded from their runtimes alike", "")
+            Finding::new(Verdict::Ok, "kernel type information (BTF)", "not there: no eBPF probes; containers are recorded from their runtimes alike", "")
         }
     }
 }
