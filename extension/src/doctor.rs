@@ -138,9 +138,12 @@ fn recorder(dir: &Path) -> Vec<Finding> {
 fn kernel() -> Finding {
     match fs::metadata("/sys/kernel/btf/vmlinux") {
         Ok(_) => Finding::new(Verdict::Ok, "kernel type information (BTF)", "present", ""),
-        Err(_) => {
-            Finding::new(Verdict::Ok, "kernel type information (BTF)", "not there: no eBPF probes; containers are recorded from their runtimes alike", "")
-        }
+        Err(_) => Finding::new(
+            Verdict::Ok,
+            "kernel type information (BTF)",
+            "not there: no eBPF probes; containers are recorded from their runtimes alike",
+            "",
+        ),
     }
 }
 

@@ -117,6 +117,17 @@ impl Batch {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn row_count(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether some row's bytes have these among them.
+    #[cfg(test)]
+    pub(super) fn has_row_with(&self, bytes: &[u8]) -> bool {
+        self.rows.iter().any(|row| row.bytes.bytes().windows(bytes.len()).any(|window| window == bytes))
+    }
+
     /// Keeps something of a lane for the next recorder, or forgets it.
     pub(super) fn keep(&mut self, name: String, value: Option<Vec<u8>>) {
         self.subjects.insert(name, value);

@@ -161,3 +161,65 @@ impl<S: Fact> Lane for HistoryLane<S> {
         self.timeline.write_anew(desk);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::{
+        Feed, bigint,
+        container::ContainerKey,
+        process::{KernelStream, ProcessAction, ProcessEvent},
+        recorder::{logs::TableList, tests::recorded::declarations},
+        sink::Bell,
+        text,
+    };
+
+    static PROCESSES: EventTable<ProcessEvent> = EventTable {
+        name: "container_process_events",
+        doc: "",
+        columns: &[
+            text("action", |e: &ProcessEvent| Some(e.action.as_str().into()), ""),
+            text("cmdline", |e| Some(e.cmdline.as_str().into()), ""),
+            bigint("shed", |e| e.shed, ""),
+        ],
+        examples: &[],
+    };
+
+    fn exec(container: &str, cmdline: &str) -> ProcessEvent {
+        let key = ContainerKey { container_id: container.into(), ..ContainerKey::default() };
+        let event = ProcessEvent::shed(5, KernelStream::Ebpf, key, Some(1), 0);
+        ProcessEvent { action: ProcessAction::Exec, cmdline: cmdline.into(), shed: None, ..event }
+    }
+
+    /// What the lane writes of these, pushed before it looks.
+    fn written(events: impl IntoIterator<Item = ProcessEvent>, feed: &Feed) -> Batch {
+        let sink = Sink::new(64, Bell::default());
+        events.into_iter().for_each(|event| sink.push(feed, event));
+        let declarations = declarations();
+        let mut tables = TableList::new(declarations.container_events.schema(), declarations.container_history.schema());
+        let table = tables.add(PROCESSES.schema());
+        let mut batch = Batch::default();
+        let moment = Moment { at: Instant::now(), wall_ns: 1000 };
+        EventLane::new(sink, table, &PROCESSES).drain(512, &mut Desk { batch: &mut batch, redaction: &Redaction::default(), moment });
+        batch
+    }
+
+    #[test]
+    fn what_a_fork_bomb_does_beyond_its_share_is_a_row_that_counts_it() {
+        let feed = Feed::new("ebpf", "");
+        let bomb = (0..1000).map(|_| exec("bomb", "true"));
+        let batch = written(std::iter::once(exec("quiet", "true")).chain(bomb), &feed);
+        let status = feed.status();
+        assert_eq!((status.received, status.evicted, status.rejected), (1001, 0, 992));
+        assert_eq!(batch.row_count(), 1 + 8 + 1, "the quiet one's, the share of the bomb, and a row for the rest");
+        assert!(batch.has_row_with(b"throttled") && batch.has_row_with(b"true"));
+    }
+
+    #[test]
+    fn secrets_in_arguments_are_dropped_before_anything_is_kept() {
+        let batch = written([exec("c", "mysql --password=hunter2 --user=ann")], &Feed::new("ebpf", ""));
+        assert!(batch.has_row_with(b"--user=ann") && !batch.has_row_with(b"hunter2"));
+    }
+}
