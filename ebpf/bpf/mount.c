@@ -224,6 +224,12 @@ static __always_inline void end_mount(struct syscall_exit *call, __u32 action)
 			at = read_type_of(room, at, call->result);
 		}
 	}
+	/* It is so; the verifier of older kernels has lost sight of it. */
+	barrier_var(at);
+	if (at > sizeof(room->text)) {
+		count_lost(EVENT_MOUNT);
+		return;
+	}
 	begin(&room->call.header, EVENT_MOUNT, sizeof(room->call) + at, start.boot_ns, &cgroups);
 	output(EVENT_MOUNT, &room->call, sizeof(room->call) + at);
 }

@@ -25,12 +25,14 @@ pub(crate) const SUITES: &[&str] = &["bookworm", "bookworm-backports", "trixie"]
 /// Seconds for a kernel to start, run the tests and stop.
 const PATIENCE: &str = "1200";
 
+/// Boots of a kernel that did not come to the tests.
+const TRIES: usize = 3;
+
 /// What the virtual machine runs. The tests want a loopback, cgroups and tracefs; the tool that needs a user finds one.
 const INIT: &str = r#"#!/bin/sh
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
-mount -t tmpfs tmp /tmp
 mount -t cgroup2 cgroup /sys/fs/cgroup
 mount -t tracefs tracefs /sys/kernel/tracing
 ip link set lo up
@@ -120,7 +122,9 @@ fn kernel(cache: &Path, suite: &str) -> Result<PathBuf> {
             .ok_or("apt brought no package")?;
         process::run(Command::new("dpkg-deb").arg("--extract").arg(archive).arg(&folder))?;
         // Modules are not needed, and large.
-        fs::remove_dir_all(folder.join("lib"))?;
+        for modules in ["lib", "usr/lib"].map(|lib| folder.join(lib)).iter().filter(|lib| lib.exists()) {
+            fs::remove_dir_all(modules)?;
+        }
     }
     Ok(image)
 }
@@ -170,21 +174,19 @@ fn busybox() -> Result<PathBuf> {
     ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from).into_iter().find(|path| path.exists()).ok_or_else(|| "no busybox".into())
 }
 
-/// Boots a kernel into the tests. Returns what they said in the end; the whole lies beside the kernel.
+/// Boots a kernel into the tests. Returns what they said in the end; the whole lies beside the kernel. A kernel that dies of its
+/// emulation before the tests begin gets another try.
 fn boot(cache: &Path, suite: &str, kernel: &Path, initramfs: &Path) -> Result<String> {
     let log = cache.join(suite).join("console.log");
     say(&format!("\n{suite}: {} boots; its console goes to {}", kernel.display(), log.display()));
-    Command::new("timeout")
-        .args([PATIENCE, "qemu-system-x86_64", "-machine", "q35,accel=tcg", "-cpu", "Nehalem", "-m", "1024", "-smp", "2"])
-        .args(["-nographic", "-no-reboot", "-append", "console=ttyS0 quiet panic=-1", "-kernel"])
-        .arg(kernel)
-        .arg("-initrd")
-        .arg(initramfs)
-        .stdin(Stdio::null())
-        .stdout(File::create(&log)?)
-        .status()?;
-    let console = String::from_utf8_lossy(&fs::read(&log)?).replace('\r', "");
-    let after = |start: &str| console.lines().find_map(|line| line.strip_prefix(start)).unwrap_or("?").to_owned();
+    let mut console = String::new();
+    for _ in 0..TRIES {
+        console = emulate(kernel, initramfs, &log)?;
+        if console.contains("KERNEL ") {
+            break;
+        }
+    }
+    let after = |start: &str| console.lines().find_map(|line| line.split_once(start)).map_or("?", |(_, rest)| rest).to_owned();
     let not_run: Vec<_> = console.lines().filter_map(|line| line.split_once("not run here: ")).map(|(_, why)| why).collect();
     let mut report = format!("kernel {}: {}", after("KERNEL "), after("test result: "));
     for why in &not_run {
@@ -194,9 +196,23 @@ fn boot(cache: &Path, suite: &str, kernel: &Path, initramfs: &Path) -> Result<St
     if after("ENDED ") == "0" {
         return Ok(report);
     }
-    for line in console.lines().filter(|line| line.ends_with("FAILED") || line.contains("panicked")) {
+    for line in console.lines().filter(|line| line.contains("panicked") || line.contains("Kernel panic")) {
         report.push_str("\n    ");
         report.push_str(line);
     }
     Err(report.into())
+}
+
+/// Runs the machine until it stops; what its console said.
+fn emulate(kernel: &Path, initramfs: &Path, log: &Path) -> Result<String> {
+    Command::new("timeout")
+        .args([PATIENCE, "qemu-system-x86_64", "-machine", "q35,accel=tcg", "-cpu", "Nehalem", "-m", "1024", "-smp", "2"])
+        .args(["-nographic", "-no-reboot", "-append", "console=ttyS0 quiet panic=-1", "-kernel"])
+        .arg(kernel)
+        .arg("-initrd")
+        .arg(initramfs)
+        .stdin(Stdio::null())
+        .stdout(File::create(log)?)
+        .status()?;
+    Ok(String::from_utf8_lossy(&fs::read(log)?).replace('\r', ""))
 }
