@@ -248,6 +248,7 @@ struct syscall_exit {
 #define MS_REMOUNT	  32
 #define MS_BIND		  4096
 #define MS_MOVE		  8192
+#define IPPROTO_UDP	  17
 #define TCP_ESTABLISHED	  1
 #define TCP_SYN_SENT	  2
 #define TCP_SYN_RECV	  3

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * TCP connections. Their later states change in whatever context a packet arrives, so who owns a
- * socket is kept from the moment when its own process began to connect or to listen.
+ * Connections: of TCP by their states, of UDP when a peer is asked for. The later states of TCP
+ * change in whatever context a packet arrives, so who owns a socket is kept from the moment when its
+ * own process began to connect or to listen.
  */
 
 struct {
@@ -133,4 +134,72 @@ int BPF_PROG(on_socket_state, const struct sock *sock, int old, int new)
 		bpf_map_delete_elem(&owners, &key);
 	}
 	return 0;
+}
+
+/* Has no states: it is told when it is asked for, with what the socket is bound to by then. */
+static __always_inline struct socket_change *begin_datagram(struct bpf_sock_addr *call,
+							    __u32 protocol)
+{
+	__u64 now = bpf_ktime_get_boot_ns();
+	struct event_header owner = {};
+	struct bpf_sock *sock = call->sk;
+	struct socket_change *change;
+
+	if (!sock || call->protocol != protocol)
+		return NULL;
+	own(&owner, now);
+	if (is_excluded_uid(owner.uid) || !admit(&owner.cgroups, now))
+		return NULL;
+	change = reserve(EVENT_SOCKET, sizeof(*change));
+	if (!change)
+		return NULL;
+	__builtin_memset(change, 0, sizeof(*change));
+	change->header = owner;
+	change->header.kind = EVENT_SOCKET;
+	change->header.size = sizeof(*change);
+	change->protocol = protocol;
+	change->action = SOCKET_CONNECT;
+	change->remote_port = bpf_ntohs(call->user_port);
+	change->local_port = sock->src_port;
+	return change;
+}
+
+SEC("cgroup/connect4")
+int on_connect4(struct bpf_sock_addr *call)
+{
+	struct socket_change *change = begin_datagram(call, IPPROTO_UDP);
+
+	if (!change)
+		return 1;
+	change->family = AF_INET;
+	*(__be32 *)change->remote = call->user_ip4;
+	if (call->sk)
+		*(__be32 *)change->local = call->sk->src_ip4;
+	submit(change);
+	return 1; /* whatever comes of it, it may */
+}
+
+SEC("cgroup/connect6")
+int on_connect6(struct bpf_sock_addr *call)
+{
+	struct socket_change *change = begin_datagram(call, IPPROTO_UDP);
+	__u32 *remote, *local;
+
+	if (!change)
+		return 1;
+	change->family = AF_INET6;
+	remote = (__u32 *)change->remote;
+	remote[0] = call->user_ip6[0];
+	remote[1] = call->user_ip6[1];
+	remote[2] = call->user_ip6[2];
+	remote[3] = call->user_ip6[3];
+	local = (__u32 *)change->local;
+	if (call->sk) {
+		local[0] = call->sk->src_ip6[0];
+		local[1] = call->sk->src_ip6[1];
+		local[2] = call->sk->src_ip6[2];
+		local[3] = call->sk->src_ip6[3];
+	}
+	submit(change);
+	return 1;
 }

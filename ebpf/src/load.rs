@@ -8,11 +8,17 @@ use aya::{
         Array, HashMap, MapData, MapError, PerCpuArray, RingBuf,
         lpm_trie::{Key, LpmTrie},
     },
-    programs::{BtfTracePoint, ProgramError, ProgramFd, TracePoint},
+    programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, ProgramError, ProgramFd, TracePoint},
 };
+use mayfly_history::chain;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use crate::{config::EbpfConfig, object, records::kind};
+use crate::{
+    cgroups::{Hierarchy, hierarchy_mounts},
+    config::EbpfConfig,
+    object,
+    records::kind,
+};
 
 /// Each program with its tracepoint. The first of a tracepoint that the kernel takes is attached: kernels differ in what
 /// they pass.
@@ -40,6 +46,9 @@ const CALLS: [(&str, &str); 8] = [
     ("on_fsmount_done", "sys_exit_fsmount"),
     ("on_fsmount", "sys_enter_fsmount"),
 ];
+
+/// Programs at the root of the unified hierarchy, which hear of datagram sockets that get a peer: those have no states.
+const CONNECTS: [(&str, &str); 2] = [("on_connect4", "cgroup/connect4"), ("on_connect6", "cgroup/connect6")];
 
 /// Why the kernel cannot be listened to. Display says what was attempted; [`LoadError::remedy`] what would help.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +141,7 @@ pub fn load(config: &EbpfConfig, legacy_hierarchy: u32, mounts: bool) -> Result<
         .map_err(|reason| forbidden(reason, |reason| LoadError::Object(Box::new(reason))))?;
     exclude(&mut ebpf, config)?;
     let mut refused = attach(&mut ebpf, &btf)?;
+    refused.extend(attach_to_connects(&mut ebpf));
     if mounts {
         refused.extend(attach_to_calls(&mut ebpf));
     }
@@ -195,6 +205,28 @@ fn attach(ebpf: &mut Ebpf, btf: &Btf) -> Result<Vec<(&'static str, String)>, Loa
     Ok(refused.into_iter().map(|(tracepoint, reason)| (tracepoint, reason.to_string())).collect())
 }
 
+/// Attaches to the connects of all cgroups; what cannot be, with the reason.
+fn attach_to_connects(ebpf: &mut Ebpf) -> Vec<(&'static str, String)> {
+    let Some((_, root)) = hierarchy_mounts().into_iter().find(|(hierarchy, _)| *hierarchy == Hierarchy::Unified) else {
+        return CONNECTS.map(|(_, hook)| (hook, "no unified hierarchy of cgroups is mounted".to_owned())).into();
+    };
+    let attach = |program: &mut aya::programs::Program| -> Result<(), Box<dyn std::error::Error>> {
+        let program: &mut CgroupSockAddr = program.try_into()?;
+        program.load()?;
+        // A link never drives out others, and takes no flags.
+        program.attach(fs::File::open(&root)?, CgroupAttachMode::Single)?;
+        Ok(())
+    };
+    let mut refused = Vec::new();
+    for (name, hook) in CONNECTS {
+        let Some(program) = ebpf.program_mut(name) else { continue };
+        if let Err(reason) = attach(program) {
+            refused.push((hook, chain(&*reason)));
+        }
+    }
+    refused
+}
+
 /// Attaches to system calls; what cannot be, with the reason.
 fn attach_to_calls(ebpf: &mut Ebpf) -> Vec<(&'static str, String)> {
     let attach = |program: &mut aya::programs::Program, tracepoint: &str| -> Result<(), ProgramError> {
@@ -207,7 +239,7 @@ fn attach_to_calls(ebpf: &mut Ebpf) -> Vec<(&'static str, String)> {
     for (name, tracepoint) in CALLS {
         let Some(program) = ebpf.program_mut(name) else { continue };
         if let Err(reason) = attach(program, tracepoint) {
-            refused.push((tracepoint, reason.to_string()));
+            refused.push((tracepoint, chain(&reason)));
         }
     }
     refused

@@ -52,7 +52,7 @@ pub struct SocketEvent {
     /// Unspecified for a listener.
     pub remote_address: IpAddr,
     pub remote_port: u16,
-    /// Of a connect: whether it was established.
+    /// Of a connect: whether it was established. UDP has nothing to establish: it is told as asked for.
     pub established: bool,
     pub cgroup_id: Option<i64>,
     pub net_namespace: Option<u32>,

@@ -73,7 +73,7 @@ fn says_so_where_there_is_no_connector_either() {
 fn is_off_where_the_configuration_says_so() {
     let (feed, sinks) = Probing::sinks(false);
     assert!(follow(&EbpfConfig { enabled: false, ..everything() }, feed.clone(), sinks).unwrap().is_none());
-    assert_disabled(&feed, "switched off", "set [ebpf] enabled = true");
+    assert_disabled(&feed, "", "set `enabled = true` in [ebpf]");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::unix::process::CommandExt,
     process::{Command, Stdio},
 };
@@ -153,6 +153,24 @@ fn tells_a_listener_and_a_connect_that_failed() {
     TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap_err();
     let connect = probing.socket(|e| e.action == SocketAction::Connect && e.remote_port == port);
     assert!(!connect.established, "{connect:?}");
+}
+
+#[test]
+fn tells_whom_a_datagram_socket_is_connected_to() {
+    let Some(mut probing) = Probing::start(&everything()) else { return };
+    let v4 = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let v6 = IpAddr::V6(Ipv6Addr::LOCALHOST);
+    let any_v6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    let mapped = IpAddr::V6(Ipv4Addr::LOCALHOST.to_ipv6_mapped());
+    for (bound, peer, told) in [(v4, v4, v4), (v6, v6, v6), (any_v6, mapped, v4)] {
+        let socket = UdpSocket::bind(SocketAddr::new(bound, 0)).unwrap();
+        let from = socket.local_addr().unwrap().port();
+        socket.connect(SocketAddr::new(peer, 53)).unwrap();
+        let connect = probing.socket(|e| e.protocol == 17 && e.local_port == from);
+        assert_eq!((connect.action, connect.remote_address, connect.remote_port), (SocketAction::Connect, told, 53), "{connect:?}");
+        assert_eq!(connect.pid, Some(std::process::id().into()));
+        assert!(connect.net_namespace.is_some() && connect.established, "{connect:?}");
+    }
 }
 
 #[test]
