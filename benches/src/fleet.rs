@@ -170,7 +170,7 @@ impl Yard {
             hostname: Some(id[..12].to_owned()),
             privileged: Some(false),
             network_mode: Some("bridge".to_owned()),
-            labels,
+            labels: labels.into(),
             mounts: Some(format!(
                 r#"[{{"destination":"/data","mode":"","name":"","rw":true,"source":"/srv/data/{}","type":"bind"}}]"#,
                 image.title

@@ -184,25 +184,39 @@ impl State {
 pub struct Details {
     pub runtime: Runtime,
     /// Without a leading slash.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// `sha256:…` of the image's configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub image_id: Option<String>,
     /// `sha256:…` of the manifest.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub image_digest: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub privileged: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub network_mode: Option<String>,
-    /// Redacted and bounded when the report is made.
-    pub labels: BTreeMap<String, String>,
+    /// Redacted and bounded when the report is made; shared by all that speak of the container.
+    #[serde(skip_serializing_if = "is_empty")]
+    pub labels: Arc<BTreeMap<String, String>>,
     /// Compact JSON array: `[{"destination","mode","name","rw","source","type"}…]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mounts: Option<String>,
     /// Compact JSON array: `[{"container_port","host_address","host_port","protocol"}…]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ports: Option<String>,
     /// Kubernetes: from labels, or from the CRI's own answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub sandbox_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub created_ns: Option<Nanos>,
     /// Facts of the run.
     pub run: Run,
@@ -240,6 +254,10 @@ impl ContainerEvent {
     }
 }
 
+fn is_empty(labels: &Arc<BTreeMap<String, String>>) -> bool {
+    labels.is_empty()
+}
+
 fn weight_of(map: &BTreeMap<String, String>) -> usize {
     map.iter().map(|(key, value)| ENTRY + key.len() + value.len()).sum()
 }
@@ -249,21 +267,34 @@ fn weight_of(map: &BTreeMap<String, String>) -> usize {
 #[serde(default)]
 pub struct Run {
     /// The runtime's own StartedAt.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub started_ns: Option<Nanos>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_ns: Option<Nanos>,
     /// Host pid of the init process; never 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_killed: Option<bool>,
     /// Without prefix length, IPv4 first, each once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ip_addresses: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mac_addresses: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup_path: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup_id: Option<i64>,
     /// Inode numbers as text, as in core's `process_namespaces`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pid_namespace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub net_namespace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mnt_namespace: Option<String>,
 }
 

@@ -2,56 +2,60 @@
 //!
 //! `cargo bench --package mayfly-benches --bench recorder [-- EVENTS]`, on the release build.
 
+mod daemon;
+mod fill;
+
 use std::{
-    io::Write,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
+    sync::atomic::Ordering::SeqCst,
     thread,
     time::{Duration, Instant},
 };
 
-use mayfly_tests::{
-    IMAGE, Mayfly, Result,
-    fake::{Fake, begin, empty, event, now},
-    report, until, usage,
-};
-use serde_json::json;
+use mayfly_tests::{Mayfly, Result, fake::now, report, until, usage};
+
+use self::daemon::{Amounts, STEPS};
+
+/// The size of a store in use.
+const STORE: u64 = 1 << 30;
 
 fn main() -> Result<()> {
     let events: usize = std::env::args().filter_map(|arg| arg.parse().ok()).next().unwrap_or(1_000_000);
-    let wanted = Arc::new(AtomicUsize::new(0));
-    let sent = Arc::new(AtomicUsize::new(0));
-    let fake = containers(Arc::clone(&wanted), Arc::clone(&sent))?;
-    let mayfly = Mayfly::following("docker", &fake.endpoint())?;
+    let amounts = Amounts::default();
+    let fake = daemon::start(amounts.clone())?;
+    let endpoint = fake.endpoint();
+    let mayfly = Mayfly::with(&format!("[docker]\nendpoints = [\"{endpoint}\"]\n[store]\nmax_size_mib = 4096\n"))?;
     let recording = mayfly.record()?;
     idle("idle, empty store", recording.pid())?;
 
     let began = Instant::now();
     let before = usage(recording.pid())?;
-    wanted.store(events, SeqCst);
-    let last = "SELECT count(*) AS n FROM container_lifecycle_events WHERE container_id LIKE 'last-%' AND action = 'destroy'";
-    until("last of the events", Duration::from_secs(900), || match (sent.load(SeqCst) >= events, mayfly.count(last)?) {
-        (true, 1) => Ok(()),
-        _ => {
-            thread::sleep(Duration::from_millis(200));
-            Err(format!("{} of {events} sent", sent.load(SeqCst)).into())
-        }
+    amounts.wanted.store(events, SeqCst);
+    until("last of the events", Duration::from_secs(900), || match amounts.sent.load(SeqCst) {
+        sent if sent >= events => Ok(()),
+        sent => Err(format!("{sent} of {events} sent").into()),
+    })?;
+    // All that was received is accounted for.
+    let accounted = "SELECT events + evicted + rejected AS n FROM recorder_sources WHERE source = 'docker'";
+    until("account of the events", Duration::from_secs(60), || {
+        thread::sleep(Duration::from_millis(200));
+        let n = mayfly.count(accounted)?;
+        if usize::try_from(n)? >= events { Ok(()) } else { Err(format!("{n} of {events} accounted for").into()) }
     })?;
     let took = began.elapsed();
-    let spent = usage(recording.pid())?.ticks - before.ticks;
+    let spent = usage(recording.pid())?;
     let lost = mayfly.query("SELECT events, evicted, rejected FROM recorder_sources WHERE source = 'docker'")?;
-    let sent = sent.load(SeqCst);
-    report(&format!("{sent} events from a socket in {took:.1?}, {spent} ticks of 10 ms, {lost:?}"));
+    let (ticks, resident) = (spent.ticks - before.ticks, spent.resident_kb);
+    report(&format!("{events} events from a socket in {took:.1?}, {ticks} ticks of 10 ms, {resident} kB resident at once, {lost:?}"));
     idle("idle, after them", recording.pid())?;
     recording.stop()?;
 
-    for _ in 0..3 {
+    let (took, filled) = mayfly_benches::measure::timed(|| fill::fill(&mayfly.state_dir(), STORE));
+    report(&format!("{} events written to the store besides in {took:.1?}", filled?));
+    for _ in 0..5 {
         // The watch is there before, so that only the recorder's own start counts.
         let watch = mayfly.watch()?;
-        thread::sleep(Duration::from_millis(300));
-        wanted.fetch_add(4, SeqCst);
+        thread::sleep(Duration::from_millis(500));
+        amounts.wanted.fetch_add(STEPS, SeqCst);
         let started = now();
         let recording = mayfly.launch()?;
         watch.wait_for_first(Duration::from_secs(30))?;
@@ -66,41 +70,11 @@ fn main() -> Result<()> {
 
 /// Memory, and processor time over ten seconds.
 fn idle(what: &str, pid: u32) -> Result<()> {
-    thread::sleep(Duration::from_secs(3));
+    // What the recorder does once the work is done is no idling.
+    thread::sleep(Duration::from_secs(12));
     let before = usage(pid)?;
     thread::sleep(Duration::from_secs(10));
     let after = usage(pid)?;
     report(&format!("{what}: {} kB resident, {} ticks of 10 ms in 10 s", after.resident_kb, after.ticks - before.ticks));
     Ok(())
-}
-
-/// A daemon whose stream tells the life of one container after the other, four events each, until as many as wanted were sent.
-fn containers(wanted: Arc<AtomicUsize>, sent: Arc<AtomicUsize>) -> Result<Fake> {
-    Fake::start(move |path, stream| {
-        if !path.contains("/events") {
-            return empty(path, stream);
-        }
-        begin(stream)?;
-        let mut text = String::new();
-        loop {
-            let left = wanted.load(SeqCst).saturating_sub(sent.load(SeqCst));
-            if left == 0 {
-                thread::sleep(Duration::from_millis(2));
-                continue;
-            }
-            // A client that is gone shows when it is written to; its events are the next one's.
-            stream.write_all(b"\n")?;
-            let n = sent.load(SeqCst) / 4;
-            let id = if left <= 4 && n > 1 { format!("last-{n}") } else { format!("{n:064x}") };
-            let known = json!({ "image": IMAGE, "name": format!("job-{n}"), "com.example.team": "payments", "com.example.commit": format!("{n:040x}") });
-            let mut dead = known.clone();
-            dead["exitCode"] = json!("0");
-            text.clear();
-            for (action, attributes) in [("create", &known), ("start", &known), ("die", &dead), ("destroy", &known)] {
-                text.push_str(&event(action, &id, now(), attributes));
-            }
-            stream.write_all(text.as_bytes())?;
-            sent.fetch_add(4, SeqCst);
-        }
-    })
 }

@@ -1,6 +1,6 @@
 //! What is done to every report before anything of it is kept: secrets are dropped, sizes bounded. The one place for it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     bound::{MOST_AHEAD, bound, bound_option, bound_time, replace},
@@ -84,7 +84,7 @@ fn clean_details(details: &mut Details, redaction: &Redaction, now_ns: Nanos) {
             *json = Some("[]".to_owned());
         }
     }
-    clean_map(labels, redaction);
+    clean_map(Arc::make_mut(labels), redaction);
     for text in [&mut run.cgroup_path, &mut run.pid_namespace, &mut run.net_namespace, &mut run.mnt_namespace] {
         bound_option(text, LONGEST_NAME);
     }

@@ -1,10 +1,7 @@
 //! The course of a container's life, worked out from its evidence: which sightings mean the same event, which run they
 //! belong to, and the intervals that follow. Pure: the same evidence gives the same course, in whatever order it came.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    iter,
-};
+use std::{collections::BTreeSet, iter};
 
 use super::{
     facts,
@@ -128,14 +125,13 @@ impl<'s> Stretch<'s> {
 
     /// Everything known of the run.
     fn facts(&self) -> Run {
-        let mut by_witness: BTreeMap<Witness, Run> = BTreeMap::new();
-        let said = self.sightings().map(|s| (s.mark.witness, &s.run)).chain(self.hints.iter().copied());
-        for (witness, run) in said {
-            facts::unite_run(by_witness.entry(witness).or_default(), run);
-        }
+        let mut said: Vec<_> = self.sightings().map(|s| (s.mark.witness, &s.run)).chain(self.hints.iter().copied()).collect();
+        said.sort_by_key(|(witness, _)| *witness);
         let mut known = Run::default();
-        for run in by_witness.values() {
-            facts::complete_run(&mut known, run);
+        for by_one in said.chunk_by(|(one, _), (other, _)| one == other) {
+            let mut run = Run::default();
+            by_one.iter().for_each(|(_, more)| facts::unite_run(&mut run, more));
+            facts::complete_run(&mut known, &run);
         }
         let asked = |group: &Group<'_>| {
             group.0.iter().filter(|s| s.mark.via != Via::Stream).min_by_key(|s| s.mark.channel()).map(|s| s.mark.time_ns)

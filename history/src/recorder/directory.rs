@@ -1,10 +1,12 @@
 //! Who is it? The one index from what the kernel calls a container (cgroup, network namespace) and from its id to its key.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, VecDeque},
     fmt,
     sync::{Arc, PoisonError, RwLock},
 };
+
+use foldhash::HashMap;
 
 use crate::container::{ContainerKey, Run};
 

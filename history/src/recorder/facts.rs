@@ -3,7 +3,7 @@
 //! Merging must not depend on order: between witnesses the better one wins, field by field; two values of the same
 //! witness are ordered by themselves (known over unknown, then the greater), lists are united.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::container::{Details, Run, Runtime, Witness};
 
@@ -24,7 +24,7 @@ pub(super) fn unite(known: &mut Details, other: &Details) {
     raise(&mut known.hostname, &other.hostname);
     raise(&mut known.privileged, &other.privileged);
     raise(&mut known.network_mode, &other.network_mode);
-    if (other.labels.len(), &other.labels) > (known.labels.len(), &known.labels) {
+    if !Arc::ptr_eq(&other.labels, &known.labels) && (other.labels.len(), &other.labels) > (known.labels.len(), &known.labels) {
         known.labels.clone_from(&other.labels);
     }
     raise_json(&mut known.mounts, &other.mounts);
@@ -57,7 +57,7 @@ pub(super) fn complete(known: &mut Details, lesser: &Details) {
 }
 
 /// What all witnesses together know of the container; no facts of a run.
-pub(super) fn merged(facts: &BTreeMap<Witness, Details>) -> Details {
+pub(super) fn merged(facts: &BTreeMap<Witness, Box<Details>>) -> Details {
     let mut known = Details::default();
     for details in facts.values() {
         complete(&mut known, details);
@@ -113,16 +113,16 @@ fn raise<T: Clone + Ord>(known: &mut Option<T>, other: &Option<T>) {
 
 /// A list that says more wins over a shorter one (`[]` while a container is not started).
 fn raise_json(known: &mut Option<String>, other: &Option<String>) {
-    let weight = |text: &Option<String>| text.as_ref().map(|t| (t.len(), t.clone()));
-    if weight(other) > weight(known) {
+    let weight = |text: &Option<String>| text.as_ref().map(String::len);
+    if (weight(other), other) > (weight(known), &*known) {
         known.clone_from(other);
     }
 }
 
 /// An image's name says more than its digest, which runtimes give once a name moved on to another image.
 fn unite_image(known: &mut Option<String>, other: &Option<String>) {
-    let weight = |image: &Option<String>| image.as_ref().map(|name| (!name.starts_with("sha256:"), name.clone()));
-    if weight(other) > weight(known) {
+    let weight = |image: &Option<String>| image.as_ref().map(|name| !name.starts_with("sha256:"));
+    if (weight(other), other) > (weight(known), &*known) {
         known.clone_from(other);
     }
 }
@@ -165,7 +165,7 @@ mod tests {
             let mut facts = BTreeMap::new();
             for which in order {
                 let (witness, details) = [(Witness::Docker, &docker), (Witness::Containerd, &containerd)][which];
-                facts.insert(witness, details.clone());
+                facts.insert(witness, Box::new(details.clone()));
             }
             let known = merged(&facts);
             assert_eq!((known.name.as_deref(), known.image.as_deref()), (Some("web"), Some("busybox")));

@@ -3,10 +3,12 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
+
+use foldhash::{HashMap, HashSet};
 
 use super::{
     hold::{self, Held, Told},

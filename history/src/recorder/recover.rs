@@ -1,6 +1,8 @@
 //! After a gap: what a list of all containers reveals against what was known.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
+
+use foldhash::HashSet;
 
 use super::{
     ledger::{Ledger, Moment, is_dockers_means},

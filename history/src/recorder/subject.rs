@@ -90,7 +90,7 @@ pub(super) struct Subject {
     /// Sorted by key, each once.
     pub(super) hints: Vec<(HintKey, Run)>,
     /// What each witness knows of the container itself; the order of witnesses is their precedence.
-    pub(super) facts: BTreeMap<Witness, Details>,
+    pub(super) facts: BTreeMap<Witness, Box<Details>>,
     /// The newest rename: it wins over all other names.
     renamed: Option<(Nanos, String)>,
     /// When it was told as `existing`: what happened before was before the first look.
@@ -198,9 +198,13 @@ impl Subject {
     }
 
     fn learn_container(&mut self, witness: Witness, details: &Details) {
-        let mut details = Details { run: Run::default(), ..details.clone() };
-        details.created_ns = details.created_ns.filter(|t| *t > 0 && !self.is_dockers_means(witness));
-        facts::unite(self.facts.entry(witness).or_default(), &details);
+        let says_when = details.created_ns.is_some_and(|t| t > 0) && !self.is_dockers_means(witness);
+        let known = self.facts.entry(witness).or_default();
+        let created_ns = known.created_ns;
+        facts::unite(known, details);
+        if !says_when {
+            known.created_ns = created_ns;
+        }
     }
 
     /// `at`: when this was so, where the run does not say when it began.

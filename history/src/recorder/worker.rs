@@ -168,7 +168,8 @@ impl Worker {
             heartbeat_at: moment.at,
             maintain_at: moment.at,
             taken: 0,
-            taken_before: 0,
+            // What the start needed is given back too.
+            taken_before: MUCH_WORK,
         }
     }
 

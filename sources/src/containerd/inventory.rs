@@ -94,7 +94,7 @@ impl Inventory {
         }
         details.created_ns = container.created_at.and_then(nanos);
         details.name = container.labels.get("nerdctl/name").or_else(|| container.labels.get("io.kubernetes.container.name")).cloned();
-        details.labels = labels::bounded(container.labels);
+        details.labels = labels::bounded(container.labels).into();
         if let Some(spec) = container.spec.as_ref().and_then(|spec| Spec::parse(&spec.value)) {
             spec.tell(&mut details);
         }

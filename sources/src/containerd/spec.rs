@@ -1,6 +1,6 @@
 //! What a container's OCI runtime spec tells: its command, user, mounts, namespaces. Environment variables are never read.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use mayfly_history::container::Details;
 use serde::Deserialize;
@@ -81,7 +81,7 @@ impl Spec {
         details.sandbox_id = annotation("io.kubernetes.cri.sandbox-id").cloned();
         for (annotation_name, label) in KUBERNETES {
             if let Some(value) = annotation(annotation_name) {
-                details.labels.entry(label.to_owned()).or_insert_with(|| value.clone());
+                Arc::make_mut(&mut details.labels).entry(label.to_owned()).or_insert_with(|| value.clone());
             }
         }
         details.hostname = self.hostname.filter(|name| !name.is_empty());

@@ -1,6 +1,6 @@
 //! What the statuses of containers and pods tell.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use mayfly_history::{
     Nanos,
@@ -41,14 +41,14 @@ pub(super) fn of_container(
         2 => State::Exited,
         _ => State::Created,
     };
-    let mut details = Details { runtime, labels: labels::bounded(status.labels), ..Details::default() };
+    let mut details = Details { runtime, labels: labels::bounded(status.labels).into(), ..Details::default() };
     tell_info(info, &mut details);
     if let Some(pod) = pod {
         tell_pod(pod, &mut details);
     }
     details.name = status.metadata.and_then(|metadata| known(&metadata.name));
     if let Some(name) = details.name.clone() {
-        details.labels.entry("io.kubernetes.container.name".into()).or_insert(name);
+        Arc::make_mut(&mut details.labels).entry("io.kubernetes.container.name".into()).or_insert(name);
     }
     let reference = Reference::parse(&status.image_ref);
     details.image = status.image.and_then(|image| known(&image.user_specified_image).or_else(|| known(&image.image)));
@@ -66,7 +66,7 @@ pub(super) fn of_container(
 
 /// Tells of a pod's sandbox, which is a container too.
 pub(super) fn of_sandbox(runtime: Runtime, status: &PodSandboxStatus, info: &HashMap<String, String>) -> (State, Details) {
-    let mut details = Details { runtime, labels: labels::bounded(status.labels.clone()), ..Details::default() };
+    let mut details = Details { runtime, labels: labels::bounded(status.labels.clone()).into(), ..Details::default() };
     tell_info(info, &mut details);
     tell_pod(status, &mut details);
     details.created_ns = happened(status.created_at);
@@ -105,7 +105,7 @@ fn tell_pod(pod: &PodSandboxStatus, details: &mut Details) {
     if let Some(of) = &pod.metadata {
         let named = [("pod.name", &of.name), ("pod.namespace", &of.namespace), ("pod.uid", &of.uid)];
         for (label, value) in named.into_iter().filter_map(|(label, value)| Some((label, known(value)?))) {
-            details.labels.entry(format!("io.kubernetes.{label}")).or_insert(value);
+            Arc::make_mut(&mut details.labels).entry(format!("io.kubernetes.{label}")).or_insert(value);
         }
     }
     let options = pod.linux.as_ref().and_then(|linux| linux.namespaces.as_ref()?.options.as_ref());

@@ -240,7 +240,7 @@ impl Server {
                 parking.park(event.key.clone(), pid).await;
             }
             details.sandbox_id = details.sandbox_id.or(told.sandbox_id);
-            details.labels.extend(told.labels);
+            Arc::make_mut(&mut details.labels).extend(Arc::unwrap_or_clone(told.labels));
             details.run = told.run;
             event.details = details;
             if event.action == Action::Start {

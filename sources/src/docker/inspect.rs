@@ -194,7 +194,7 @@ impl Inspect {
             privileged: host.and_then(|h| h.privileged),
             network_mode: known(host.and_then(|h| h.network_mode.as_deref())),
             sandbox_id: labels.get("io.kubernetes.sandbox.id").cloned(),
-            labels,
+            labels: labels.into(),
             mounts: self.mounts(),
             ports: self.ports(),
             created_ns: self.created.as_deref().and_then(nanos),

@@ -73,7 +73,7 @@ impl Entry {
                 image: text(self.image),
                 image_id: text(self.image_id),
                 created_ns: self.created.and_then(|seconds| seconds.checked_mul(1_000_000_000)).filter(|t| *t > 0),
-                labels: bounded(labels),
+                labels: bounded(labels).into(),
                 ..Details::default()
             }),
         }

@@ -173,7 +173,7 @@ impl<'s> Session<'s> {
         let replayed = self.replayed(told.time_ns);
         let is_podman = self.daemon.runtime == Runtime::Podman;
         let mut details =
-            Details { runtime: self.daemon.runtime, name: told.name, image: told.image, labels: told.labels, ..Details::default() };
+            Details { runtime: self.daemon.runtime, name: told.name, image: told.image, labels: told.labels.into(), ..Details::default() };
         details.run.exit_code = told.exit_code;
         details.run.signal = told.signal;
         details.run.oom_killed = (told.action == Some(Action::Oom)).then_some(true);

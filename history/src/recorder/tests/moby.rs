@@ -73,7 +73,7 @@ fn cri_and_containerd_tell_one_pods_container_once() {
     for (action, at) in [(Action::Create, 0), (Action::Start, 100), (Action::Die, 5000), (Action::Destroy, 6000)] {
         let run = if action == Action::Create { Run::default() } else { pid(7) };
         let mut cri = event(&key, Witness::Cri, action, T0 + (at + 4) * MS);
-        cri.details.labels.insert("io.kubernetes.pod.name".into(), "web-0".into());
+        cri.details.labels = std::sync::Arc::new([("io.kubernetes.pod.name".into(), "web-0".into())].into());
         bench.live([with_run(event(&key, Witness::Containerd, action, T0 + at * MS), run), cri]);
     }
     bench.finish();
