@@ -46,7 +46,7 @@ impl FeedState {
 pub struct Gap {
     pub source: String,
     pub endpoint: String,
-    /// `recorder_down`, `daemon_down`, `ring_full`, `stream_lagged`, `store_failed`, `before_first_record`, `expired_undelivered`.
+    /// `recorder_down`, `daemon_down`, `ring_full`, `stream_lagged`, `panicked`, `store_failed`, `before_first_record`, `expired_undelivered`.
     pub cause: String,
     pub from_ns: Nanos,
     /// `None` while it lasts.
@@ -88,6 +88,18 @@ struct Health {
     hint: String,
     /// Gaps to be written by the recorder.
     gaps: Vec<Gap>,
+    /// The gap that ends when the source is running again.
+    lasting: Option<Gap>,
+}
+
+impl Health {
+    fn note_gap(&mut self, gap: Gap) {
+        // A recorder that cannot write for long keeps the newest.
+        if self.gaps.len() >= MOST_GAPS {
+            self.gaps.remove(0);
+        }
+        self.gaps.push(gap);
+    }
 }
 
 /// A feed at one moment: a row of `recorder_sources`.
@@ -200,6 +212,11 @@ impl Feed {
             health.last_error = error;
         }
         health.hint = hint;
+        if state == FeedState::Running
+            && let Some(gap) = health.lasting.take()
+        {
+            health.note_gap(Gap { to_ns: Some(now().max(gap.from_ns)), ..gap });
+        }
         drop(health);
         self.ring();
     }
@@ -219,23 +236,26 @@ impl Feed {
 
     /// Reports a blind period; the recorder writes it. `source` and `endpoint` are this feed's.
     pub fn blind(&self, cause: &str, from_ns: Nanos, to_ns: Option<Nanos>, recovered: i64, detail: impl Into<String>) {
-        let gap = Gap {
-            source: self.0.source.into(),
-            endpoint: self.0.endpoint.to_string(),
-            cause: cause.into(),
-            from_ns,
-            to_ns,
-            recovered,
-            detail: detail.into(),
-        };
+        let gap = Gap { from_ns, to_ns, recovered, ..self.gap(cause, detail.into()) };
+        self.health().note_gap(gap);
+        self.ring();
+    }
+
+    /// Reports a blind period that begins now and ends when the source says that it is running again. Within such a one, it does nothing.
+    pub fn blind_until_running(&self, cause: &str, detail: impl Into<String>) {
         let mut health = self.health();
-        // A recorder that cannot write for long keeps the newest.
-        if health.gaps.len() >= MOST_GAPS {
-            health.gaps.remove(0);
+        if health.lasting.is_none() {
+            let gap = Gap { from_ns: now(), ..self.gap(cause, detail.into()) };
+            health.lasting = Some(gap.clone());
+            health.note_gap(gap);
         }
-        health.gaps.push(gap);
         drop(health);
         self.ring();
+    }
+
+    fn gap(&self, cause: &str, detail: String) -> Gap {
+        let (source, endpoint) = (self.0.source.into(), self.0.endpoint.to_string());
+        Gap { source, endpoint, cause: cause.into(), from_ns: 0, to_ns: None, recovered: 0, detail }
     }
 
     /// Gaps reported since the last call.

@@ -12,7 +12,10 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use mayfly_history::{Feed, now, recorder::Handle};
+use mayfly_history::{
+    Feed, now,
+    recorder::{Handle, vital},
+};
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -120,7 +123,7 @@ pub fn start(config: SourcesConfig, recorder: Handle) -> io::Result<Sources> {
     let (done, stopped) = mpsc::channel();
     let stopping = stop.clone();
     let thread = thread::Builder::new().name("sources".into()).spawn(move || {
-        runtime.block_on(supervise(KINDS, HOST_SOURCES, config, recorder, stopping));
+        vital(|| runtime.block_on(supervise(KINDS, HOST_SOURCES, config, recorder, stopping)));
         runtime.shutdown_timeout(Duration::ZERO);
         let _ = done.send(());
     })?;
@@ -185,7 +188,9 @@ async fn supervise(kinds: &'static [Kind], hosts: &'static [HostSource], config:
         tokio::select! {
             () = stop.cancelled() => break,
             Ok(()) = present.changed() => {}
-            Some(_) = tasks.join_next() => {}
+            Some(ended) = tasks.join_next() => if let Err(error) = ended && error.is_panic() {
+                std::panic::resume_unwind(error.into_panic());
+            },
         }
     }
     let _ = tokio::time::timeout(STOP_WITHIN, async { while tasks.join_next().await.is_some() {} }).await;
@@ -244,6 +249,7 @@ async fn tend(open: fn(Site) -> Box<dyn Follow>, site: Site, hint: String, mut p
             }
             Some(Ok(Err(error))) => error,
             Some(Err(_)) => {
+                site.feed.blind_until_running("panicked", "its source failed by a defect; what existed is listed again");
                 source = open(site.clone());
                 SourceError::Panicked { endpoint: site.name().to_owned() }
             }

@@ -74,6 +74,9 @@ async fn a_source_that_fails_or_panics_is_started_again() {
     assert_eq!((failed.state.as_str(), failed.hint.as_str()), ("failed", "run as root, or in the group that owns the socket"));
     assert!(states.last().unwrap().last_error.contains("defect"), "{states:?}");
     assert_eq!(feed.status().restarts, 2);
+    let gaps = feed.take_gaps();
+    assert!(gaps.iter().all(|gap| gap.cause == "panicked" && gap.from_ns == gaps[0].from_ns), "{gaps:?}");
+    assert_eq!(gaps.iter().map(|gap| gap.to_ns.is_some()).collect::<Vec<_>>(), [false, true], "it begins and ends");
 }
 
 #[tokio::test]
@@ -88,6 +91,18 @@ async fn an_endpoint_that_cannot_be_followed_is_disabled_for_good() {
         ("disabled", "ssh://host cannot be followed: neither unix:// nor tcp://")
     );
     assert!(status.hint.contains("unix://"));
+}
+
+/// Cannot even be opened.
+fn unopenable(_: Site) -> Box<dyn Follow> {
+    std::panic::panic_any("on purpose")
+}
+
+#[tokio::test]
+#[should_panic = "on purpose"]
+async fn a_defect_of_the_supervision_itself_is_not_survived() {
+    static HOSTS: &[HostSource] = &[HostSource { source: "netlink", enabled: |_| true, open: unopenable }];
+    supervise(&[], HOSTS, SourcesConfig::default(), handle(), CancellationToken::new()).await;
 }
 
 /// Notes how often it was begun.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     bound::{MOST_AHEAD, bound, bound_option, bound_time, replace},
     cell::MAX_CELL,
-    container::{ContainerKey, Details, Report},
+    container::{ContainerEvent, ContainerKey, Details, Report},
     redact::Redaction,
     time::Nanos,
 };
@@ -16,12 +16,20 @@ const LONGEST_NAME: usize = 4096;
 const MOST_ENTRIES: usize = 1024;
 const MOST_ADDRESSES: usize = 64;
 
+/// The attribute that keeps the time that an event was told with, where that cannot be.
+const REPORTED_TIME: &str = "reported_time_ns";
+
+/// The time that an event was told with.
+pub(super) fn reported_time(event: &ContainerEvent) -> Nanos {
+    event.attributes.get(REPORTED_TIME).and_then(|told| told.parse().ok()).unwrap_or(event.time_ns)
+}
+
 /// `now_ns`: when the report was taken. What is told of a time that is still to come is not believed.
 pub(super) fn report(report: &mut Report, redaction: &Redaction, now_ns: Nanos) {
     match report {
         Report::Event(event) => {
             if let Some(told) = bound_time(&mut event.time_ns, now_ns) {
-                event.attributes.insert("reported_time_ns".to_owned(), told.to_string());
+                event.attributes.insert(REPORTED_TIME.to_owned(), told.to_string());
             }
             bound_key(&mut event.key);
             bound_option(&mut event.exec_id, LONGEST_ID);

@@ -289,7 +289,9 @@ impl<'s> Course<'s> {
     pub(super) fn details_at(&self, mark: &Mark) -> Details {
         let mut details = self.subject.container();
         details.created_ns = self.created.best_ns();
-        if let Some(i) = self.run_of(mark) {
+        if mark.action == Action::Existing {
+            details.run = self.segments().last().map(|segment| self.run_in(segment)).unwrap_or_default();
+        } else if let Some(i) = self.run_of(mark) {
             let run = self.runs[i].facts();
             details.run = match mark.action {
                 Action::Die => Run { oom_killed: self.is_oom(i, &run), ..run },

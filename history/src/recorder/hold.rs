@@ -121,6 +121,8 @@ fn is_complete(action: Action, details: &Details) -> bool {
     match action {
         Action::Start => has_image && run.pid.is_some() && has_address,
         Action::Die => has_image && run.exit_code.is_some(),
+        // Only who was asked about the container tells this.
+        Action::Create => has_image && details.privileged.is_some(),
         _ => has_image,
     }
 }

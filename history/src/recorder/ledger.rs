@@ -11,6 +11,7 @@ use std::{
 use foldhash::{HashMap, HashSet};
 
 use super::{
+    clean,
     hold::{self, Held, Told},
     kernel,
     storm::Bucket,
@@ -154,8 +155,10 @@ impl Ledger {
         }
     }
 
-    pub(super) fn take_event(&mut self, event: Box<ContainerEvent>, feed: Feed, now: Moment) {
+    pub(super) fn take_event(&mut self, mut event: Box<ContainerEvent>, feed: Feed, now: Moment) {
         let key = event.key.clone();
+        let reported_ns = clean::reported_time(&event);
+        event.time_ns = self.entry(&key).subject.believe(reported_ns, event.time_ns);
         match event.action {
             Action::Create if !is_dockers_means(&key, event.source) => self.renew(&key, Some(event.time_ns), now),
             Action::Start => self.renew(&key, Some(event.time_ns.saturating_sub(TOLERANCE)), now),

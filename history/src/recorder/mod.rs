@@ -111,7 +111,7 @@ impl Shared {
 
 /// Runs a thread without which the process would be blind; if it panics, the process ends, so that whoever supervises it starts
 /// another: a process that holds the lock and records nothing would be worse.
-fn alive<T>(work: impl FnOnce() -> T) -> T {
+pub fn vital<T>(work: impl FnOnce() -> T) -> T {
     struct Guard;
     impl Drop for Guard {
         fn drop(&mut self) {
@@ -153,7 +153,7 @@ impl Recorder {
         let beginning =
             worker::Beginning { dir, store, events, history, lanes, tables, redaction, notes, writer: opened.writer, kept, blind_since };
         let worker = worker::Worker::begin(beginning, shared.clone(), sinks.clone());
-        let thread = thread::Builder::new().name("recorder".into()).spawn(move || alive(|| worker.run())).map_err(RecorderError::Thread)?;
+        let thread = thread::Builder::new().name("recorder".into()).spawn(move || vital(|| worker.run())).map_err(RecorderError::Thread)?;
         Ok(Self { handle: Handle { sinks, shared }, thread })
     }
 

@@ -149,6 +149,8 @@ fn missing_steps(known: State, listed: State, run: &Run) -> &'static [Action] {
         (State::Running, State::Paused) => &[Action::Pause],
         (State::Paused, State::Running) => &[Action::Unpause],
         (State::Created | State::Running | State::Paused, State::Exited) if run.finished_ns.is_none() => &[Action::Die],
+        // containerd's container is there, its task is gone.
+        (State::Running | State::Paused, State::Created) => &[Action::Die],
         _ => &[],
     }
 }

@@ -18,6 +18,8 @@ const MOST_NOISE: usize = 128;
 /// Sightings that intervals are worked out from; past these the older ones are final.
 const MOST_SIGHTINGS: usize = 192;
 const MOST_HINTS: usize = 64;
+/// Impossible times that are remembered.
+const MOST_AHEAD_KEPT: usize = 16;
 
 /// How a witness knows. Two times of one witness are two events only if they came the same way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -102,6 +104,9 @@ pub(super) struct Subject {
     noise_floor_ns: Option<Nanos>,
     /// Removed, and all of its evidence forgotten: only remembered so that a replay is not taken for a new container.
     pub(super) sealed_ns: Option<Nanos>,
+    /// Times that were told of the future, and those that were believed instead: so that a replay is recognised.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ahead: Vec<(Nanos, Nanos)>,
     /// Starts of the intervals that are in the store, with a digest of their content.
     pub(super) written: Vec<(Nanos, u64)>,
 }
@@ -151,6 +156,21 @@ impl Subject {
         }
         self.bound();
         Some(mark)
+    }
+
+    /// The time of an event that was reported with another one, which could not be: the same at each telling, also once it can be.
+    pub(super) fn believe(&mut self, reported_ns: Nanos, time_ns: Nanos) -> Nanos {
+        if let Some((_, believed)) = self.ahead.iter().find(|(reported, _)| *reported == reported_ns) {
+            return *believed;
+        }
+        if reported_ns <= time_ns || self.sealed_ns.is_some() {
+            return time_ns;
+        }
+        if self.ahead.len() >= MOST_AHEAD_KEPT {
+            self.ahead.remove(0);
+        }
+        self.ahead.push((reported_ns, time_ns));
+        time_ns
     }
 
     /// Takes what a witness knows when asked.

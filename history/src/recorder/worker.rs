@@ -55,6 +55,8 @@ pub(super) struct Worker {
     /// Gone only while a damaged store could not be replaced.
     writer: Option<(Writer, Logs)>,
     failing: Option<Failing>,
+    /// When a damaged store was last replaced.
+    replaced_at: Option<Instant>,
     ledger: Ledger,
     batch: Batch,
     gaps: Gaps,
@@ -157,6 +159,7 @@ impl Worker {
             sinks,
             writer: Some((writer, logs)),
             failing: None,
+            replaced_at: None,
             ledger,
             batch,
             gaps,
@@ -392,6 +395,10 @@ impl Worker {
 
     /// Puts a damaged store aside; what lives is written again into the new one.
     fn replace_store(&mut self, error: &StoreError) {
+        // What damages one file after the other must not fill the disk with them.
+        if self.replaced_at.is_some_and(|at| at.elapsed() < LONGEST_PAUSE) {
+            return self.note_failure(error);
+        }
         tracing::error!(error = chain(error), "the store is damaged: beginning a new one");
         let Some((writer, _)) = self.writer.take() else { return self.note_failure(error) };
         let replaced = writer.set_aside().and_then(|opened| {
@@ -406,6 +413,7 @@ impl Worker {
                 self.shared.feeds().iter().for_each(|feed| feed.complain(text.clone()));
                 self.gaps.put(own_gap("store_failed", self.status_ns, now(), text));
                 self.writer = Some((writer, logs));
+                self.replaced_at = Some(Instant::now());
                 self.write_anew();
             }
             Err(failed) => {

@@ -178,13 +178,13 @@ impl<'s> Session<'s> {
         details.run.signal = told.signal;
         details.run.oom_killed = (told.action == Some(Action::Oom)).then_some(true);
         let is_new = told.action == Some(Action::Create);
-        let mut asked = true;
+        let (mut asked, mut is_whole) = (true, false);
         let inspect = match told.action {
             Some(Action::Create) => {
-                let read = !replayed && self.read_files(&told.id, &mut details);
+                is_whole = !replayed && self.read_files(&told.id, &mut details);
                 // Of a replayed container the name may be another image's by now, so its own id is asked for first.
                 asked = replayed || self.name_image(&told.id, &mut details);
-                !read
+                !is_whole
             }
             Some(Action::Rename | Action::Update) => true,
             // Docker answers an inspect from here on only when the start is over, with pid and addresses.
@@ -209,7 +209,7 @@ impl<'s> Session<'s> {
             action,
             source: witness(self.daemon.runtime),
             recovered: replayed,
-            settled: (is_new && details.image_id.is_some()) || !self.jobs.concern(&told.id),
+            settled: (is_whole && details.image_id.is_some()) || !self.jobs.concern(&told.id),
             key: self.key(&told.id),
             exec_id: told.exec_id,
             lifetime_ms: None,

@@ -1,6 +1,7 @@
 //! What a list of all containers brings back after a gap, and what it must not invent.
 
 use super::*;
+use crate::{Redaction, recorder::clean};
 
 fn listed(created_ns: Nanos, run: Run) -> Details {
     Details { image: Some("busybox:test".into()), created_ns: Some(created_ns), run, ..Details::default() }
@@ -29,6 +30,30 @@ fn at_the_first_look_what_is_there_is_existing_and_its_past_is_history() {
     bench.list(&key, Some(T0 + 3500 * S), vec![(key.clone(), State::Running, listed(T0 - 3600 * S, run))]);
     bench.finish();
     assert_eq!(bench.rows.len(), 1);
+}
+
+#[test]
+fn what_has_ended_at_the_first_look_tells_how() {
+    let key = docker("c1");
+    let mut bench = Bench::new();
+    let run = Run { pid: Some(9), ..ran(T0 - 3000 * S, T0 - 2000 * S, 7) };
+    bench.list(&key, None, vec![(key.clone(), State::Exited, listed(T0 - 3600 * S, run))]);
+    bench.finish();
+    let run = &bench.row(&key, Action::Existing).details.run;
+    assert_eq!((run.exit_code, run.finished_ns, run.pid), (Some(7), Some(T0 - 2000 * S), None), "its process is no more");
+}
+
+#[test]
+fn a_container_whose_task_is_gone_has_died() {
+    let key = kubernetes("c1");
+    let mut bench = Bench::new();
+    bench.live([event(&key, Witness::Containerd, Action::Create, T0), event(&key, Witness::Containerd, Action::Start, T0 + S)]);
+    bench.until(T0 + 60 * S);
+    bench.list(&key, Some(T0 + 10 * S), vec![(key.clone(), State::Created, listed(T0, Run::default()))]);
+    bench.finish();
+    let die = bench.row(&key, Action::Die);
+    assert_eq!((die.time_ns, die.recovered, die.details.run.exit_code), (T0 + 60 * S, true, None));
+    assert_eq!(bench.history(&key).last(), Some(&(State::Exited, T0 + 60 * S, None, "")));
 }
 
 #[test]
@@ -165,4 +190,22 @@ fn a_list_by_containerd_says_nothing_of_dockers_stopped_containers() {
     bench.push(Report::Snapshot(Box::new(snapshot)));
     bench.finish();
     assert_eq!(bench.history(&key), [(State::Created, T0, None, "")]);
+}
+
+#[test]
+fn an_event_of_the_future_that_is_replayed_is_the_same_event() {
+    let key = docker("c1");
+    let mut bench = Bench::new();
+    let told = |wall_ns: Nanos| {
+        let mut report = Report::Event(Box::new(event(&key, Witness::Docker, Action::Start, T0 + 3600 * S)));
+        clean::report(&mut report, &Redaction::default(), wall_ns);
+        report
+    };
+    bench.push(told(T0));
+    bench.until(T0 + 60 * S);
+    bench.push(told(T0 + 60 * S));
+    bench.until(T0 + 7200 * S);
+    bench.push(told(T0 + 7200 * S));
+    bench.finish();
+    assert_eq!(bench.row(&key, Action::Start).time_ns, T0 + 2 * S);
 }

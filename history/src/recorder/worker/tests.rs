@@ -91,6 +91,23 @@ fn the_last_batch_goes_into_the_store_that_replaces_a_damaged_one() {
 }
 
 #[test]
+fn a_store_that_is_damaged_again_at_once_is_replaced_only_after_a_pause() {
+    let dir = TempDir::new().unwrap();
+    let mut worker = worker(dir.path());
+    let damaged = || StoreError::Integrity { path: dir.path().to_owned(), finding: "torn".into() };
+    let aside =
+        || fs::read_dir(dir.path()).unwrap().filter(|f| f.as_ref().unwrap().file_name().to_string_lossy().contains("corrupt")).count();
+    worker.replace_store(&damaged());
+    let once = aside();
+    worker.replace_store(&damaged());
+    assert_eq!((aside(), worker.failing.is_some()), (once, true));
+    assert!(worker.next_deadline() > Instant::now() || worker.status_at.is_some(), "it does not spin");
+    worker.replaced_at = Some(Instant::now() - LONGEST_PAUSE);
+    worker.replace_store(&damaged());
+    assert!(aside() > once);
+}
+
+#[test]
 fn rows_that_wait_for_a_store_are_bounded_by_their_bytes() {
     let dir = TempDir::new().unwrap();
     let (mut worker, feed) = (without_store(dir.path()), Feed::new("docker", ""));
