@@ -309,6 +309,17 @@ pub enum Report {
     Snapshot(Box<Snapshot>),
 }
 
+impl Report {
+    /// The endpoint that it speaks of.
+    pub(crate) fn endpoint(&self) -> &Arc<str> {
+        match self {
+            Self::Event(event) => &event.key.endpoint,
+            Self::Details { key, .. } => &key.endpoint,
+            Self::Snapshot(snapshot) => &snapshot.endpoint,
+        }
+    }
+}
+
 /// One event of a container, complete or still waiting for details; also the record of `container_lifecycle_events`.
 #[derive(Clone, Debug)]
 pub struct ContainerEvent {

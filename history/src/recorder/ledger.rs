@@ -18,7 +18,7 @@ use super::{
     subject::{Mark, Subject, TOLERANCE, Via},
 };
 use crate::{
-    container::{Action, ContainerEvent, ContainerKey, Report, State, Witness},
+    container::{Action, ContainerEvent, ContainerKey, Report, Witness},
     feed::Feed,
     sink::Received,
     time::Nanos,
@@ -30,6 +30,9 @@ const LINGER: Duration = Duration::from_secs(60);
 const LINGER_GONE: Duration = Duration::from_secs(600);
 /// Removed containers that are remembered, so that no replay (Docker's holds 256 events) takes them for new.
 const MOST_SEALED: usize = 4096;
+/// Containers of one endpoint that are followed at once; of more, those that were first seen long ago are given up: whoever has a
+/// runtime of their own could invent any number.
+const MOST_LIVING: usize = 16_384;
 /// Ended containers whose evidence is kept; of more, the oldest are sealed before their time.
 const MOST_ENDING: usize = 1024;
 
@@ -42,7 +45,7 @@ pub(super) struct Moment {
 
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) subject: Subject,
+    pub(super) subject: Box<Subject>,
     pub(super) held: Vec<Held>,
     bucket: Option<Bucket>,
     /// Stands in the queue of those that end.
@@ -73,6 +76,8 @@ pub(super) struct Ledger {
     /// When to look at a container again.
     alarms: BinaryHeap<Reverse<(Instant, ContainerKey)>>,
     touched: HashSet<ContainerKey>,
+    /// Of each endpoint, the containers that were alive, by when they were first seen; some are not any more.
+    living: HashMap<Arc<str>, VecDeque<ContainerKey>>,
     /// By when they are sealed.
     ending: VecDeque<(Instant, ContainerKey)>,
     sealed: VecDeque<ContainerKey>,
@@ -100,7 +105,10 @@ impl Ledger {
         } else if subject.sealed_ns.is_none() {
             self.kernel_only.insert(key.container_id.clone(), key.clone());
         }
-        self.entries.insert(key, Entry { subject, held: Vec::new(), bucket: None, ending: false });
+        if subject.sealed_ns.is_none() {
+            self.living.entry(key.endpoint.clone()).or_default().push_back(key.clone());
+        }
+        self.entries.insert(key, Entry { subject: Box::new(subject), held: Vec::new(), bucket: None, ending: false });
     }
 
     /// Takes a container out, and forgets that it was.
@@ -121,11 +129,11 @@ impl Ledger {
     }
 
     pub(super) fn subject(&self, key: &ContainerKey) -> Option<&Subject> {
-        self.entries.get(key).map(|e| &e.subject)
+        self.entries.get(key).map(|e| &*e.subject)
     }
 
     pub(super) fn subject_mut(&mut self, key: &ContainerKey) -> Option<&mut Subject> {
-        self.entries.get_mut(key).map(|e| &mut e.subject)
+        self.entries.get_mut(key).map(|e| &mut *e.subject)
     }
 
     pub(super) fn take_output(&mut self) -> Output {
@@ -134,6 +142,14 @@ impl Ledger {
 
     /// Takes one report.
     pub(super) fn take(&mut self, received: Received<Report>, now: Moment) {
+        let (feed, endpoint) = (received.feed.clone(), received.item.endpoint().clone());
+        self.take_report(received, now);
+        if self.bound_living(&endpoint, now) {
+            feed.complain(format!("{endpoint} has more than {MOST_LIVING} containers: those first seen are no longer followed"));
+        }
+    }
+
+    fn take_report(&mut self, received: Received<Report>, now: Moment) {
         match received.item {
             Report::Event(event) if event.source == Witness::Ebpf => self.take_kernel_event(event, received.feed, now),
             Report::Snapshot(snapshot) if snapshot.witness == Witness::Ebpf => self.take_kernel_list(&snapshot, now),
@@ -221,11 +237,11 @@ impl Ledger {
         self.release(key, now, true);
         let Some(entry) = self.entries.get_mut(key) else { return };
         let former = std::mem::take(&mut entry.subject);
-        entry.subject = former.reborn(past);
+        entry.subject = Box::new(former.reborn(past));
         entry.ending = false;
         self.sealed.retain(|k| k != key);
         self.ending.retain(|(_, k)| k != key);
-        self.output.former.push(former);
+        self.output.former.push(*former);
         self.touch(key);
     }
 
@@ -234,6 +250,21 @@ impl Ledger {
             self.add(key.clone(), Subject::new(key.clone()));
         }
         self.entries.get_mut(key).expect("it was inserted if it was not there")
+    }
+
+    /// Gives up the containers that an endpoint has too many of, as if they had vanished; whether there were any.
+    fn bound_living(&mut self, endpoint: &Arc<str>, now: Moment) -> bool {
+        let Some(living) = self.living.get_mut(endpoint).filter(|living| living.len() > MOST_LIVING) else { return false };
+        living.retain(|key| self.entries.get(key).is_some_and(|e| e.subject.is_alive()));
+        let excess = living.len().saturating_sub(MOST_LIVING - MOST_LIVING / 16);
+        let given_up: Vec<_> = living.drain(..if living.len() > MOST_LIVING { excess } else { 0 }).collect();
+        for key in &given_up {
+            if let Some(subject) = self.subject_mut(key) {
+                subject.gone_ns = Some(now.wall_ns);
+            }
+            self.touch(key);
+        }
+        !given_up.is_empty()
     }
 
     pub(super) fn touch(&mut self, key: &ContainerKey) {
@@ -338,7 +369,8 @@ impl Ledger {
         let linger = match (entry.subject.destroyed_ns(), entry.subject.gone_ns) {
             (Some(_), _) => LINGER,
             (None, Some(_)) => LINGER_GONE,
-            (None, None) if entry.subject.is_half_seen() && entry.subject.course().state() == State::Exited => LINGER_GONE,
+            (None, None) if entry.subject.is_hearsay() => LINGER,
+            (None, None) if entry.subject.is_left() => LINGER_GONE,
             (None, None) => return,
         };
         entry.ending = true;
@@ -381,11 +413,7 @@ impl Ledger {
             let Some(entry) = self.entries.get_mut(&key) else { continue };
             entry.ending = false;
             let subject = &mut entry.subject;
-            if subject.destroyed_ns().is_none()
-                && subject.gone_ns.is_none()
-                && subject.is_half_seen()
-                && subject.course().state() == State::Exited
-            {
+            if subject.destroyed_ns().is_none() && subject.gone_ns.is_none() && (subject.is_hearsay() || subject.is_left()) {
                 subject.gone_ns = Some(now.wall_ns);
                 self.touch(&key);
                 continue;
@@ -415,11 +443,10 @@ impl Ledger {
 
     /// The containers of an endpoint's namespace that live as far as is known.
     pub(super) fn alive(&self, endpoint: &str, namespace: &str) -> Vec<ContainerKey> {
-        let is_alive = |s: &Subject| s.sealed_ns.is_none() && s.gone_ns.is_none() && s.destroyed_ns().is_none();
         let mut keys: Vec<_> = self
             .entries
             .iter()
-            .filter(|(key, e)| *key.endpoint == *endpoint && *key.runtime_namespace == *namespace && is_alive(&e.subject))
+            .filter(|(key, e)| *key.endpoint == *endpoint && *key.runtime_namespace == *namespace && e.subject.is_alive())
             .map(|(key, _)| key.clone())
             .collect();
         keys.sort_unstable();

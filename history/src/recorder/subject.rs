@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::facts;
 use crate::{
-    container::{Action, ContainerEvent, ContainerKey, Details, Run, Witness},
+    container::{Action, ContainerEvent, ContainerKey, Details, Run, State, Witness},
     time::Nanos,
 };
 
@@ -215,6 +215,21 @@ impl Subject {
         }
         self.existing_ns = self.existing_ns.or(other.existing_ns);
         self.bound();
+    }
+
+    /// The same, and it has ended: that is all that anybody will ever say of it.
+    pub(super) fn is_left(&self) -> bool {
+        self.is_half_seen() && self.course().state() == State::Exited
+    }
+
+    /// Whether it goes on, as far as is known.
+    pub(super) fn is_alive(&self) -> bool {
+        self.sealed_ns.is_none() && self.gone_ns.is_none() && self.destroyed_ns().is_none()
+    }
+
+    /// Whether nobody told of an event of it, nor listed it: some details came, of a container that may be long gone.
+    pub(super) fn is_hearsay(&self) -> bool {
+        self.existing_ns.is_none() && self.floor_ns.is_none() && self.sightings.iter().all(|s| s.mark.via == Via::Inspect)
     }
 
     fn learn_container(&mut self, witness: Witness, details: &Details) {

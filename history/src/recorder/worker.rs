@@ -170,8 +170,8 @@ impl Worker {
             next_status: moment.at,
             heartbeat_at: moment.at,
             maintain_at: moment.at,
-            taken: 0,
-            // What the start needed is given back too.
+            // What the start needs is given back too, once it is over.
+            taken: LITTLE_WORK,
             taken_before: MUCH_WORK,
         }
     }

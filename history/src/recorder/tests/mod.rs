@@ -119,6 +119,12 @@ impl Bench {
         self.push(Report::Snapshot(Box::new(snapshot)));
     }
 
+    /// Does what the recorder does now and then.
+    pub(super) fn sweep(&mut self) {
+        self.ledger.sweep(self.moment());
+        self.settle();
+    }
+
     fn settle(&mut self) {
         self.ledger.settle(self.moment());
         let output = self.ledger.take_output();
