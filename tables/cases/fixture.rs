@@ -35,7 +35,7 @@ fn details(id: &str) -> Details {
         name: Some(name.into()),
         image: Some(image.into()),
         image_id: Some(format!("sha256:{image}")),
-        labels: label.map(|(k, v)| (k.to_owned(), v.to_owned())).into_iter().collect::<std::collections::BTreeMap<_, _>>().into(),
+        labels: label.map(|(k, v)| (k.to_owned(), v.to_owned())).into_iter().collect::<BTreeMap<_, _>>().into(),
         run: Run { ip_addresses: vec![format!("172.17.0.{}", id.as_bytes()[0] - b'a' + 2)], ..Run::default() },
         ..Details::default()
     }

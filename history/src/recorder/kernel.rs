@@ -82,7 +82,7 @@ impl Ledger {
             kernels.subject.existing_ns = None;
         }
         self.output.withdrawn.push((told, kernels.subject.written.iter().map(|(from_ns, _)| *from_ns).collect()));
-        self.subject_or_new(key).take_over(kernels.subject);
+        self.subject_or_new(key).take_over(*kernels.subject);
         for mut held in kernels.held {
             // The runtime says itself what it has, and what it removed.
             let is_runtimes = matches!(held.event.action, Action::Existing | Action::Destroy);

@@ -237,7 +237,7 @@ impl Ledger {
         self.release(key, now, true);
         let Some(entry) = self.entries.get_mut(key) else { return };
         let former = std::mem::take(&mut entry.subject);
-        entry.subject = Box::new(former.reborn(past));
+        *entry.subject = former.reborn(past);
         entry.ending = false;
         self.sealed.retain(|k| k != key);
         self.ending.retain(|(_, k)| k != key);
