@@ -1,6 +1,9 @@
 //! Probes under test, and what was heard of them.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::{Duration, Instant},
+};
 
 use mayfly_ebpf::{EbpfConfig, Follower, KernelSinks, follow};
 use mayfly_history::{
@@ -21,10 +24,21 @@ pub(crate) fn everything() -> EbpfConfig {
     EbpfConfig { host_processes: true, max_events_per_second: 0, ..EbpfConfig::default() }
 }
 
+/// The kernel leaves out a probe of a system call where another thread has just been interrupted within a call of bpf(2), and counts
+/// it as lost. So tests of those run while no other loads probes.
+static TURNS: RwLock<()> = RwLock::new(());
+
+#[expect(dead_code, reason = "held until it is dropped")]
+enum Turn {
+    WithOthers(RwLockReadGuard<'static, ()>),
+    Alone(RwLockWriteGuard<'static, ()>),
+}
+
 pub(crate) struct Probing {
     pub(crate) feed: Feed,
     pub(crate) sinks: KernelSinks,
     follower: Option<Follower>,
+    _turn: Turn,
 }
 
 impl Probing {
@@ -41,12 +55,13 @@ impl Probing {
     /// Where the configuration or the rights keep the probes out. `None`, with the reason printed, where there is no process
     /// connector either.
     pub(crate) fn start_without_probes(config: &EbpfConfig) -> Option<Self> {
+        let turn = Turn::WithOthers(TURNS.read().unwrap_or_else(PoisonError::into_inner));
         let (feed, sinks) = Self::sinks(false);
         let follower = follow(config, feed.clone(), sinks.clone()).unwrap();
         if follower.is_none() {
             println!("not run here: this kernel has no process connector for us");
         }
-        follower.map(|follower| Self { feed, sinks, follower: Some(follower) })
+        follower.map(|follower| Self { feed, sinks, follower: Some(follower), _turn: turn })
     }
 
     /// Sinks that hold much.
@@ -64,6 +79,11 @@ impl Probing {
     }
 
     fn start_with(config: &EbpfConfig, mounts: bool) -> Option<Self> {
+        let turn = if mounts {
+            Turn::Alone(TURNS.write().unwrap_or_else(PoisonError::into_inner))
+        } else {
+            Turn::WithOthers(TURNS.read().unwrap_or_else(PoisonError::into_inner))
+        };
         let (feed, sinks) = Self::sinks(mounts);
         let follower = follow(config, feed.clone(), sinks.clone()).unwrap();
         let status = feed.status();
@@ -78,7 +98,7 @@ impl Probing {
             return None;
         }
         assert_eq!(status.last_error, "", "some tracepoint was refused");
-        Some(Self { feed, sinks, follower })
+        Some(Self { feed, sinks, follower, _turn: turn })
     }
 
     /// The first process event that is as wanted, from here on.
