@@ -23,10 +23,14 @@ use aya::{
 };
 use mayfly_ebpf::{EbpfConfig, Follower, KernelSinks, follow};
 use mayfly_history::{Feed, Sink, process::ProcessAction, sink::Bell};
-use nix::sys::{
-    resource::{UsageWho, getrusage},
-    time::{TimeVal, TimeValLike},
+use nix::{
+    sched::{CloneFlags, unshare},
+    sys::{
+        resource::{UsageWho, getrusage},
+        time::{TimeVal, TimeValLike},
+    },
 };
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 
 const PAIRS: usize = 40;
 const SPAWNS: u32 = 400;
@@ -39,10 +43,11 @@ fn main() {
     }
     let Some(probes) = Probes::start(&everything()) else { return };
     probes.stop();
-    let sections: [(&str, fn()); 6] = [
+    let sections: [(&str, fn()); 7] = [
         ("loop", || exec_loop("all processes recorded", &everything())),
         ("quiet", || exec_loop("processes of the host left out", &EbpfConfig::default())),
         ("probes", by_probe),
+        ("calls", any_call),
         ("idle", idle),
         ("throughput", throughput),
         ("overload", overload),
@@ -73,13 +78,17 @@ impl Probes {
 
     /// With sinks that hold so much, an eighth of it of one cgroup.
     fn with_room(config: &EbpfConfig, room: usize) -> Option<Self> {
+        Self::with_mounts(config, room, false)
+    }
+
+    fn with_mounts(config: &EbpfConfig, room: usize, mounts: bool) -> Option<Self> {
         let bell = Bell::default();
         let feed = Feed::new("ebpf", "");
         let sinks = KernelSinks {
             processes: Sink::new(room, bell.clone()),
             sockets: Sink::new(room, bell.clone()),
             ooms: Sink::new(1 << 10, bell.clone()),
-            mounts: None,
+            mounts: mounts.then(|| Sink::new(room, bell.clone())),
             containers: Sink::new(1 << 14, bell),
             blind_since: None,
         };
@@ -196,6 +205,36 @@ fn listen_loop(times: u64) {
     for _ in 0..times {
         drop(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     }
+}
+
+/// Probes of calls that mount make the kernel look twice at every call of every process.
+fn any_call() {
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+    if fs::read_dir("/sys/kernel/tracing").unwrap().next().is_none() {
+        mount("tracefs", "/sys/kernel/tracing", "tracefs", MountFlags::empty(), None).unwrap();
+    }
+    let calls = || {
+        let (times, start) = (400_000, Instant::now());
+        for _ in 0..times {
+            std::hint::black_box(rustix::process::getppid());
+        }
+        start.elapsed().as_nanos() as f64 / f64::from(times)
+    };
+    let pairs: Vec<(f64, f64)> = (0..PAIRS)
+        .map(|_| {
+            let off = calls();
+            let probes = Probes::with_mounts(&everything(), 1 << 10, true).unwrap();
+            let on = calls();
+            probes.stop();
+            (off, on)
+        })
+        .collect();
+    println!(
+        "any system call: {} ns without, {} ns with probes of calls that mount (n = {PAIRS})",
+        spread(pairs.iter().map(|(off, _)| *off).collect()),
+        spread(pairs.iter().map(|(_, on)| *on).collect())
+    );
 }
 
 fn idle() {
