@@ -96,7 +96,12 @@ pub fn follow(config: &EbpfConfig, feed: Feed, sinks: KernelSinks) -> io::Result
     };
     for (tracepoint, reason) in probes.refused() {
         tracing::warn!(tracepoint, reason, "the kernel does not offer this tracepoint as expected");
-        feed.complain(format!("tracepoint {tracepoint}: {reason}"));
+    }
+    // The verifier's log is long.
+    let missing: Vec<_> =
+        probes.refused().iter().map(|(hook, reason)| format!("{hook}: {}", reason.lines().next().unwrap_or_default())).collect();
+    if !missing.is_empty() {
+        feed.complain(format!("not heard on this kernel: {}", missing.join("; ")));
     }
     // What exists is learnt after the probes are in place: a cgroup made meanwhile is told twice, never missed.
     let mut interpreter = Interpreter {
