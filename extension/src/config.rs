@@ -10,7 +10,7 @@ use std::{
 
 use mayfly_ebpf::EbpfConfig;
 use mayfly_history::{Redaction, store::StoreOptions};
-use mayfly_sources::{AccountsConfig, RuntimeConfig, SourcesConfig};
+use mayfly_sources::{AccountsConfig, MountsConfig, RuntimeConfig, SourcesConfig};
 use serde::Deserialize;
 
 use crate::delivery::DeliveryConfig;
@@ -29,6 +29,7 @@ pub struct Config {
     pub containerd: RuntimeConfig,
     pub cri: RuntimeConfig,
     pub accounts: AccountsConfig,
+    pub mounts: MountsConfig,
     pub ebpf: EbpfConfig,
     pub store: StoreOptions,
     pub delivery: DeliveryConfig,
@@ -159,6 +160,7 @@ impl Config {
             containerd: self.containerd.clone(),
             cri: self.cri.clone(),
             accounts: self.accounts.clone(),
+            mounts: self.mounts.clone(),
         }
     }
 

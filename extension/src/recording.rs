@@ -45,7 +45,9 @@ impl Recording {
             .map_err(|reason| RecordingError::Recorder { dir: state_dir.display().to_string(), reason })?;
         report(loaded, &recorder);
         let handle = recorder.handle();
-        let sinks = KernelSinks::of(&handle);
+        let mut sinks = KernelSinks::of(&handle);
+        // Who mounts is put to what the source of mounts sees; without it nobody would take it.
+        sinks.mounts = loaded.config.mounts.enabled.then(|| handle.sinks().of());
         let feed = handle.feed("ebpf", "");
         let mut recording = Self { kernel: None, sources: None, recorder: Some(recorder) };
         recording.sources = Some(mayfly_sources::start(loaded.config.sources(), handle).map_err(RecordingError::Sources)?);

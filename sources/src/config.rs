@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 
-use crate::accounts::AccountsConfig;
+use crate::{accounts::AccountsConfig, mounts::MountsConfig};
 
-/// `[docker]`, `[podman]`, `[containerd]`, `[cri]`, `[accounts]` of `mayfly.toml`.
+/// `[docker]`, `[podman]`, `[containerd]`, `[cri]`, `[accounts]`, `[mounts]` of `mayfly.toml`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SourcesConfig {
@@ -13,6 +13,7 @@ pub struct SourcesConfig {
     pub containerd: RuntimeConfig,
     pub cri: RuntimeConfig,
     pub accounts: AccountsConfig,
+    pub mounts: MountsConfig,
 }
 
 /// One kind of runtime.

@@ -6,6 +6,7 @@ mod accounts;
 mod config;
 mod containerd;
 mod cri;
+mod devices;
 mod discover;
 mod disk;
 mod docker;
@@ -13,6 +14,7 @@ mod error;
 mod grpc;
 mod hearing;
 mod labels;
+mod mounts;
 mod netns;
 mod parked;
 mod process;
@@ -30,6 +32,11 @@ pub use containerd::{ImageChange, Naming, Told, Undecodable, decode as decode_co
 #[doc(hidden)]
 pub use cri::{Nonsense, decode as decode_cri};
 #[doc(hidden)]
+pub use devices::fuzzing as devices_fuzzing;
+#[doc(hidden)]
 pub use docker::fuzzing as docker_fuzzing;
 pub use error::SourceError;
+pub use mounts::MountsConfig;
+#[doc(hidden)]
+pub use mounts::fuzzing as mounts_fuzzing;
 pub use supervise::{Site, Source, Sources, start};

@@ -74,6 +74,30 @@ impl Process {
         Ok(openat(&self.dir, "root", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
     }
 
+    /// Whether its root is that of the host, as the first process of a container has it until shortly before its start. `host`: where the
+    /// recorder reads the host's files, where that is not its own root.
+    pub(crate) fn on_host_root(&self, host: &Path) -> io::Result<bool> {
+        let identity = |directory: OwnedFd| rustix::fs::fstat(directory).map(|stat| (stat.st_dev, stat.st_ino)).ok();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let at = |path: &Path| openat(CWD, path, flags, Mode::empty()).ok().and_then(identity);
+        let own = identity(self.root()?);
+        Ok([host, Path::new("/"), Path::new("/proc/1/root")].into_iter().any(|path| at(path) == own))
+    }
+
+    /// The mounts of its namespace. Holding it keeps the namespace alive when the process is gone.
+    pub(crate) fn mountinfo(&self) -> io::Result<OwnedFd> {
+        Ok(openat(&self.dir, "mountinfo", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+    }
+
+    /// Becomes readable when this very process ends.
+    pub(crate) fn pidfd(&self) -> io::Result<OwnedFd> {
+        let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::NONBLOCK)?;
+        // The number may be another's by now: its folder would be gone then.
+        self.read("stat").ok_or(io::ErrorKind::NotFound)?;
+        Ok(pidfd)
+    }
+
     /// Inode of one of its namespaces.
     pub(crate) fn namespace(&self, kind: &str) -> Option<String> {
         let link = readlinkat(&self.dir, format!("ns/{kind}"), Vec::new()).ok()?;

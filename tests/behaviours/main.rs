@@ -13,6 +13,7 @@ mod docker_restart;
 mod idle;
 mod kernel;
 mod manager;
+mod mounts;
 mod osquery;
 mod private_daemons;
 mod storm;

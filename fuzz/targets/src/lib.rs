@@ -16,7 +16,7 @@ use mayfly_history::{
     container::Runtime,
     store::{Reader, fuzzing::decode_block},
 };
-use mayfly_sources::{Naming, accounts_fuzzing, decode_containerd, decode_cri, docker_fuzzing};
+use mayfly_sources::{Naming, accounts_fuzzing, decode_containerd, decode_cri, devices_fuzzing, docker_fuzzing, mounts_fuzzing};
 use mayfly_tables::{Rows, TABLES};
 use prost::Message;
 
@@ -31,8 +31,10 @@ pub const TARGETS: &[Target] = &[
     ("docker_event", docker_event),
     ("docker_inspect", docker_inspect),
     ("kernel_record", kernel_record),
+    ("mountinfo", mountinfo),
     ("query_context", query_context),
     ("store_block", store_block),
+    ("superblock", superblock),
     ("thrift_request", thrift_request),
 ];
 
@@ -77,6 +79,16 @@ pub fn kernel_record(bytes: &[u8]) {
         }
         _ => {}
     }
+}
+
+/// The table of mounts of a container's namespace.
+pub fn mountinfo(bytes: &[u8]) {
+    mounts_fuzzing::decode(bytes);
+}
+
+/// The first bytes of a device that somebody plugged in.
+pub fn superblock(bytes: &[u8]) {
+    devices_fuzzing::superblock(bytes);
 }
 
 /// The context of a query, asked of every table over an empty store.

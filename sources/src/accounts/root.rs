@@ -3,12 +3,9 @@
 use std::{
     fs::File,
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
 };
-
-use mayfly_history::{Nanos, container::ContainerKey};
-use rustix::fs::fstat;
 
 use super::{
     book::{Book, Owner},
@@ -19,6 +16,7 @@ use crate::{
     disk::{directory_below, read_below},
     process::Process,
 };
+use mayfly_history::{Nanos, container::ContainerKey};
 
 /// What the host's files may have, which root alone writes.
 const HOST: Bounds = Bounds { bytes: 32 << 20, entries: 32_768 };
@@ -107,8 +105,7 @@ impl Root {
             Self::Host(path) => open_path(path).map_err(Unread::of("the root"))?,
             Self::Container { process, host, .. } => {
                 let root = process.root().map_err(Unread::of("/proc/PID/root"))?;
-                let is_at = |path: &Path| open_path(path).ok().and_then(identity) == identity(&root);
-                if [host, Path::new("/"), Path::new("/proc/1/root")].into_iter().any(is_at) {
+                if process.on_host_root(host).map_err(Unread::of("/proc/PID/root"))? {
                     return Err(Unread::OnHostRoot);
                 }
                 root
@@ -151,10 +148,6 @@ impl Root {
 
 fn open_path(path: &Path) -> io::Result<OwnedFd> {
     Ok(File::open(path)?.into())
-}
-
-fn identity(directory: impl AsFd) -> Option<(u64, u64)> {
-    fstat(directory).ok().map(|stat| (stat.st_dev, stat.st_ino))
 }
 
 fn is_missing(error: &io::Error) -> bool {

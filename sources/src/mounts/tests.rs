@@ -1,0 +1,174 @@
+use std::{
+    process::{Child, Command, Stdio},
+    time::Instant,
+};
+
+use mayfly_history::{
+    Change,
+    mounted::{Mount, MountChange},
+    recorder::{Handle, Sinks},
+    sink::Bell,
+};
+
+use super::*;
+use crate::config::SourcesConfig;
+
+/// A process in a mount namespace of its own, in which nothing that is mounted is seen elsewhere. Needs root, as the recorder does.
+struct Apart {
+    child: Child,
+    place: tempfile::TempDir,
+}
+
+impl Apart {
+    fn new() -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let mut command = Command::new("unshare");
+        let child = command.args(["--mount", "--propagation", "private", "sleep", "600"]).stdin(Stdio::null()).spawn().unwrap();
+        let apart = Self { child, place };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let own = std::fs::read_link("/proc/self/ns/mnt").unwrap();
+        let sleeps = || std::fs::read_to_string(format!("/proc/{}/comm", apart.pid())).unwrap() == "sleep\n";
+        while !sleeps() || std::fs::read_link(format!("/proc/{}/ns/mnt", apart.pid())).unwrap() == own {
+            assert!(Instant::now() < deadline, "unshare did not make a namespace: run the tests as root");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        apart
+    }
+
+    fn pid(&self) -> i64 {
+        self.child.id().into()
+    }
+
+    /// Runs a command there.
+    fn run(&self, command: &[&str]) {
+        let target = self.pid().to_string();
+        let status = Command::new("nsenter").args(["--target", &target, "--mount"]).args(command).status().unwrap();
+        assert!(status.success(), "{command:?}: {status}");
+    }
+
+    fn folder(&self, name: &str) -> String {
+        let folder = self.place.path().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        folder.to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+struct Heard {
+    site: Site,
+    events: Vec<MountEvent>,
+    changes: Vec<Change<Mount>>,
+}
+
+impl Heard {
+    fn of(process: i64) -> Self {
+        let recorder = Handle::detached(Sinks::new(Bell::default()));
+        let config =
+            SourcesConfig { mounts: MountsConfig { process: Some(process), ..MountsConfig::default() }, ..SourcesConfig::default() };
+        let feed = recorder.feed("mounts", "");
+        Self { site: Site { endpoint: "".into(), feed, recorder, config: Arc::new(config) }, events: Vec::new(), changes: Vec::new() }
+    }
+
+    async fn until(&mut self, what: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let sinks = self.site.recorder.sinks();
+            self.events.extend(sinks.of::<MountEvent>().drain(usize::MAX).into_iter().map(|r| r.item));
+            self.changes.extend(sinks.of::<Change<Mount>>().drain(usize::MAX).into_iter().map(|r| r.item));
+            if what(self) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "not in time: {:?}", self.events);
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    async fn next(&mut self) -> MountEvent {
+        self.until(|heard| !heard.events.is_empty()).await;
+        self.events.remove(0)
+    }
+}
+
+async fn beside(site: &Site, work: impl Future<Output = ()>) {
+    let mut mounts = Mounts::new(site.clone());
+    let stop = CancellationToken::new();
+    let working = async {
+        work.await;
+        stop.cancel();
+    };
+    let (followed, ()) = tokio::join!(mounts.follow(stop.clone()), working);
+    followed.unwrap();
+}
+
+#[tokio::test]
+async fn tells_mounts_binds_moves_remounts_and_lazy_unmounts() {
+    let apart = Apart::new();
+    let [a, b, c] = ["a", "b", "c"].map(|name| apart.folder(name));
+    let mut heard = Heard::of(apart.pid());
+    let site = heard.site.clone();
+    beside(&site, async {
+        heard.until(|heard| !heard.changes.is_empty()).await;
+        let Change::Present { group, facts, evidence: "startup", .. } = heard.changes.remove(0) else { panic!("{:?}", heard.changes) };
+        assert!(group == "host" && facts.iter().any(|mount| mount.path == "/proc" && mount.hardware.bus == "none"));
+        let mut told = Vec::new();
+        for command in [
+            &["mount", "-t", "tmpfs", "-o", "size=1m", "stick", &a][..],
+            &["mount", "--bind", &format!("{a}/."), &b],
+            &["mount", "-o", "remount,ro,nosuid", &a],
+            &["mount", "--move", &b, &c],
+            &["umount", "--lazy", &a],
+            &["umount", &c],
+        ] {
+            apart.run(command);
+            let event = heard.next().await;
+            told.push((event.action, event.mount.path.clone(), event.mount.flags.starts_with("ro,nosuid")));
+            assert_eq!((event.mount.device.as_str(), event.mount.fs_type.as_str()), ("stick", "tmpfs"));
+        }
+        let [mount, unmount] = [MountChange::Mount, MountChange::Unmount];
+        // The filesystem itself became read-only, so that its bind mount shows it too.
+        let expected = [(mount, &a, false), (mount, &b, false), (MountChange::Remount, &a, true)];
+        assert_eq!(told[..3].iter().map(|(action, path, ro)| (*action, path, *ro)).collect::<Vec<_>>(), expected);
+        let rest: Vec<_> = told[3..]
+            .iter()
+            .map(|(action, path, _)| (*action, path))
+            .chain(heard.events.iter().map(|e| (e.action, &e.mount.path)))
+            .collect();
+        for expected in [(MountChange::Move, &c), (unmount, &a)] {
+            assert!(rest.contains(&expected), "{expected:?} in {rest:?}");
+        }
+        heard.until(|heard| heard.changes.iter().filter(|c| matches!(c, Change::Ended { reason: "unmounted", .. })).count() == 2).await;
+    })
+    .await;
+}
+
+/// A filesystem in a file of the host's disk.
+#[tokio::test]
+async fn a_loop_device_is_named_by_its_filesystem_and_the_disk_below() {
+    let apart = Apart::new();
+    let (image, at) = (apart.place.path().join("image"), apart.folder("at"));
+    std::fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
+    let uuid = "12345678-9abc-4ef0-8234-56789abcdef0";
+    let made = Command::new("/sbin/mke2fs").args(["-q", "-t", "ext4", "-U", uuid, "-L", "stick"]).arg(&image).status().unwrap();
+    assert!(made.success());
+    let mut heard = Heard::of(apart.pid());
+    let site = heard.site.clone();
+    beside(&site, async {
+        heard.until(|heard| !heard.changes.is_empty()).await;
+        apart.run(&["mount", "-o", "loop", image.to_str().unwrap(), &at]);
+        let event = heard.next().await;
+        apart.run(&["umount", &at]);
+        assert_eq!((event.mount.fs_uuid.as_str(), event.mount.fs_label.as_str(), event.mount.path.as_str()), (uuid, "stick", at.as_str()));
+        assert!(event.mount.device.starts_with("/dev/loop") && event.mount.device_number.starts_with("7:"), "{event:?}");
+        // What the temporary folder lies on is the machine's affair; a loop device it is not.
+        assert_ne!(event.mount.hardware.bus, "loop");
+        let unmounted = heard.next().await;
+        assert_eq!((unmounted.action, &unmounted.mount), (MountChange::Unmount, &event.mount), "what was behind it is still known");
+    })
+    .await;
+}
