@@ -107,6 +107,14 @@ impl Directory {
         });
     }
 
+    /// Keeps no room for what a storm brought.
+    pub(super) fn shrink(&self) {
+        let mut index = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        index.by_id.shrink_to_fit();
+        index.names.shrink_to_fit();
+        index.order.shrink_to_fit();
+    }
+
     pub(super) fn remove(&self, key: &ContainerKey) {
         self.change(|index| {
             let changed = index.remove(key);

@@ -29,12 +29,12 @@ const LINGER: Duration = Duration::from_secs(60);
 /// The same for one that only vanished: it may be found again.
 const LINGER_GONE: Duration = Duration::from_secs(600);
 /// Removed containers that are remembered, so that no replay (Docker's holds 256 events) takes them for new.
-const MOST_SEALED: usize = 4096;
+const MOST_SEALED: usize = 2048;
 /// Containers of one endpoint that are followed at once; of more, those that were first seen long ago are given up: whoever has a
 /// runtime of their own could invent any number.
 const MOST_LIVING: usize = 16_384;
 /// Ended containers whose evidence is kept; of more, the oldest are sealed before their time.
-const MOST_ENDING: usize = 1024;
+const MOST_ENDING: usize = 512;
 
 /// One moment, on both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -265,6 +265,14 @@ impl Ledger {
             self.touch(key);
         }
         !given_up.is_empty()
+    }
+
+    /// Keeps no room for what a storm brought.
+    pub(super) fn shrink(&mut self) {
+        self.entries.shrink_to_fit();
+        self.touched.shrink_to_fit();
+        self.alarms.shrink_to_fit();
+        self.ending.shrink_to_fit();
     }
 
     pub(super) fn touch(&mut self, key: &ContainerKey) {

@@ -36,6 +36,7 @@ use std::{
 
 use crate::{
     feed::Feed,
+    memory,
     redact::Redaction,
     sink::{Bell, Cursor},
     store::{Reader, StoreError, StoreOptions, Writer},
@@ -132,6 +133,7 @@ impl Recorder {
     /// When the store cannot be opened at all; one that fails later is tried again, and said in `recorder_sources`.
     pub fn start(declarations: Declarations, options: RecorderOptions) -> Result<Self, RecorderError> {
         let RecorderOptions { state_dir: dir, store, redaction, mut notes } = options;
+        memory::keep_little();
         let mut opened = Writer::open(&dir, &store)?;
         let blind_since = opened.last_alive;
         let shared = Arc::new(Shared { blind_since, state_dir: Some(dir.clone()), ..Shared::default() });

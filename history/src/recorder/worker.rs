@@ -462,6 +462,8 @@ impl Worker {
             self.taken_before += taken;
             if self.taken_before >= MUCH_WORK && taken < LITTLE_WORK {
                 self.taken_before = 0;
+                self.ledger.shrink();
+                self.shared.directory.shrink();
                 give_back();
             }
             if self.failing.is_none()

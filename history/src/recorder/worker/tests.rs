@@ -147,5 +147,5 @@ fn what_ended_is_bounded_while_the_store_fails_and_the_loss_is_counted() {
     worker.commit();
     worker.commit();
     let gap = gaps(dir.path(), "store_failed").remove(0);
-    assert!(gap.detail.starts_with("0 events and the ends of 1976 containers lost: "), "{}", gap.detail);
+    assert!(gap.detail.starts_with("0 events and the ends of 2488 containers lost: "), "{}", gap.detail);
 }
