@@ -10,7 +10,7 @@ use std::{
 
 use mayfly_ebpf::EbpfConfig;
 use mayfly_history::{Redaction, store::StoreOptions};
-use mayfly_sources::{AccountsConfig, MountsConfig, RuntimeConfig, SourcesConfig};
+use mayfly_sources::{AccountsConfig, IdentityConfig, MountsConfig, RuntimeConfig, SourcesConfig};
 use serde::Deserialize;
 
 use crate::delivery::DeliveryConfig;
@@ -30,6 +30,7 @@ pub struct Config {
     pub cri: RuntimeConfig,
     pub accounts: AccountsConfig,
     pub mounts: MountsConfig,
+    pub identity: IdentityConfig,
     pub ebpf: EbpfConfig,
     pub store: StoreOptions,
     pub delivery: DeliveryConfig,
@@ -161,6 +162,7 @@ impl Config {
             cri: self.cri.clone(),
             accounts: self.accounts.clone(),
             mounts: self.mounts.clone(),
+            identity: self.identity.clone(),
         }
     }
 

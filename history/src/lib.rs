@@ -13,6 +13,7 @@ mod eid;
 mod error;
 mod fact;
 pub mod feed;
+pub mod identity;
 pub mod image;
 mod memory;
 pub mod mount;

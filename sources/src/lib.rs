@@ -13,6 +13,7 @@ mod docker;
 mod error;
 mod grpc;
 mod hearing;
+mod identity;
 mod labels;
 mod mounts;
 mod netns;
@@ -36,6 +37,9 @@ pub use devices::fuzzing as devices_fuzzing;
 #[doc(hidden)]
 pub use docker::fuzzing as docker_fuzzing;
 pub use error::SourceError;
+#[doc(hidden)]
+pub use identity::fuzzing as identity_fuzzing;
+pub use identity::{CloudChoice, IdentityConfig};
 pub use mounts::MountsConfig;
 #[doc(hidden)]
 pub use mounts::fuzzing as mounts_fuzzing;

@@ -96,6 +96,7 @@ struct HostSource {
 /// Every source of the host: a new one is its file and its line here. Its feed has no endpoint; it may have more feeds of its own.
 const HOST_SOURCES: &[HostSource] = &[
     HostSource { source: "accounts", enabled: |c| c.accounts.enabled, open: |site| Box::new(crate::accounts::Accounts::new(site)) },
+    HostSource { source: "identity", enabled: |c| c.identity.enabled, open: |site| Box::new(crate::identity::HostIdentity::new(site)) },
     HostSource { source: "mounts", enabled: |c| c.mounts.enabled, open: |site| Box::new(crate::mounts::Mounts::new(site)) },
 ];
 

@@ -4,8 +4,8 @@ use mayfly_history::recorder::Declarations;
 
 use crate::{
     account_events, container_history, container_image_events, container_lifecycle_events, container_process_events,
-    container_socket_events, groups_history, mount_events, mounts_history, oom_events, query::Table, recorder_gaps, recorder_info,
-    recorder_sources, users_history,
+    container_socket_events, groups_history, host_identity, host_identity_history, mount_events, mounts_history, oom_events, query::Table,
+    recorder_gaps, recorder_info, recorder_sources, users_history,
 };
 
 pub static TABLES: &[&dyn Table] = &[
@@ -20,6 +20,8 @@ pub static TABLES: &[&dyn Table] = &[
     &groups_history::TABLE,
     &mount_events::TABLE,
     &mounts_history::TABLE,
+    &host_identity::TABLE,
+    &host_identity_history::TABLE,
     &recorder_sources::TABLE,
     &recorder_gaps::TABLE,
     &recorder_info::TABLE,

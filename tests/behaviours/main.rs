@@ -10,6 +10,7 @@ mod containerd_restart;
 mod crash;
 mod discovery;
 mod docker_restart;
+mod identity;
 mod idle;
 mod kernel;
 mod manager;

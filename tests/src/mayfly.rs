@@ -34,7 +34,7 @@ impl Mayfly {
     pub fn with(config: &str) -> Result<Self> {
         let home = tempfile::Builder::new().prefix("mayfly-state-").tempdir_in("/tmp")?;
         let mut text = config.to_owned();
-        for source in ["docker", "podman", "containerd", "cri", "accounts", "mounts"] {
+        for source in ["docker", "podman", "containerd", "cri", "accounts", "mounts", "identity"] {
             if !config.contains(&format!("[{source}]")) {
                 text.push_str(&format!("\n[{source}]\nenabled = false\n"));
             }
@@ -67,7 +67,7 @@ impl Mayfly {
     /// Starts `mayfly record`, and waits until each source that is on says what it is doing.
     pub fn record(&self) -> Result<Recording<'_>> {
         let recording = self.launch()?;
-        recording.wait_for(&["docker", "podman", "containerd", "cri", "ebpf", "accounts", "mounts"], "running")?;
+        recording.wait_for(&["docker", "podman", "containerd", "cri", "ebpf", "accounts", "mounts", "identity"], "running")?;
         Ok(recording)
     }
 
@@ -166,7 +166,7 @@ impl Recording<'_> {
 
     /// Waits until all runtimes' sources that are not off are in `state`, and there is at least one.
     pub fn wait_for_state(&self, state: &str) -> Result<()> {
-        self.wait_for(&["docker", "podman", "containerd", "cri", "accounts", "mounts"], state)
+        self.wait_for(&["docker", "podman", "containerd", "cri", "accounts", "mounts", "identity"], state)
     }
 
     /// The same for these sources.

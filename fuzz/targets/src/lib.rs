@@ -16,7 +16,9 @@ use mayfly_history::{
     container::Runtime,
     store::{Reader, fuzzing::decode_block},
 };
-use mayfly_sources::{Naming, accounts_fuzzing, decode_containerd, decode_cri, devices_fuzzing, docker_fuzzing, mounts_fuzzing};
+use mayfly_sources::{
+    Naming, accounts_fuzzing, decode_containerd, decode_cri, devices_fuzzing, docker_fuzzing, identity_fuzzing, mounts_fuzzing,
+};
 use mayfly_tables::{Rows, TABLES};
 use prost::Message;
 
@@ -31,6 +33,7 @@ pub const TARGETS: &[Target] = &[
     ("docker_event", docker_event),
     ("docker_inspect", docker_inspect),
     ("kernel_record", kernel_record),
+    ("metadata", metadata),
     ("mountinfo", mountinfo),
     ("query_context", query_context),
     ("store_block", store_block),
@@ -79,6 +82,11 @@ pub fn kernel_record(bytes: &[u8]) {
         }
         _ => {}
     }
+}
+
+/// An answer of what seems to be a cloud's metadata service.
+pub fn metadata(bytes: &[u8]) {
+    identity_fuzzing::decode(bytes);
 }
 
 /// The table of mounts of a container's namespace.

@@ -3,7 +3,7 @@
 mod superblock;
 mod sysfs;
 
-pub(crate) use sysfs::{Bottom, Sysfs};
+pub(crate) use sysfs::{Bottom, Sysfs, read};
 
 /// What fuzzers call.
 pub mod fuzzing {

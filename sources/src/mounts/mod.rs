@@ -220,6 +220,12 @@ impl Source for Mounts {
     }
 }
 
+/// The number of the device that is mounted as the root, by the text of a table.
+pub(crate) fn number_of_root(table: &str) -> Option<String> {
+    let (mounts, _) = mountinfo::parse(table, HOST.mounts);
+    mounts.into_values().rfind(|mount| mount.path == "/").map(|mount| mount.number)
+}
+
 /// What fuzzers call.
 pub mod fuzzing {
     /// The table of a hostile namespace.
