@@ -10,7 +10,7 @@ use std::{
 
 use mayfly_ebpf::EbpfConfig;
 use mayfly_history::{Redaction, store::StoreOptions};
-use mayfly_sources::{AccountsConfig, IdentityConfig, MountsConfig, RuntimeConfig, SourcesConfig};
+use mayfly_sources::{AccountsConfig, HostConfig, IdentityConfig, LeaseFileConfig, MountsConfig, RuntimeConfig, SourcesConfig};
 use serde::Deserialize;
 
 use crate::delivery::DeliveryConfig;
@@ -31,6 +31,8 @@ pub struct Config {
     pub accounts: AccountsConfig,
     pub mounts: MountsConfig,
     pub identity: IdentityConfig,
+    pub netlink: HostConfig,
+    pub lease_file: LeaseFileConfig,
     pub ebpf: EbpfConfig,
     pub store: StoreOptions,
     pub delivery: DeliveryConfig,
@@ -163,6 +165,8 @@ impl Config {
             accounts: self.accounts.clone(),
             mounts: self.mounts.clone(),
             identity: self.identity.clone(),
+            netlink: self.netlink.clone(),
+            lease_file: self.lease_file.clone(),
         }
     }
 

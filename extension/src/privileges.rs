@@ -6,12 +6,13 @@ use rustix::thread::{
 };
 
 /// What recording needs, each with its use; all else is dropped for good.
-const KEPT: [(CapabilitySet, &str); 8] = [
+const KEPT: [(CapabilitySet, &str); 9] = [
     (CapabilitySet::DAC_OVERRIDE, "connect to sockets of rootless runtimes"),
     (CapabilitySet::DAC_READ_SEARCH, "read runtimes' files and /proc of any user"),
     (CapabilitySet::SYS_PTRACE, "read /proc/PID/ns of containers"),
     (CapabilitySet::SYS_ADMIN, "enter network namespaces to read their addresses"),
-    (CapabilitySet::NET_ADMIN, "follow netlink in all namespaces"),
+    (CapabilitySet::NET_BROADCAST, "hear netlink of all network namespaces"),
+    (CapabilitySet::NET_ADMIN, "list addresses in all network namespaces"),
     (CapabilitySet::NET_RAW, "read DHCP packets"),
     (CapabilitySet::BPF, "load eBPF programs"),
     (CapabilitySet::PERFMON, "attach eBPF programs to tracepoints"),

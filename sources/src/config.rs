@@ -15,6 +15,8 @@ pub struct SourcesConfig {
     pub accounts: AccountsConfig,
     pub mounts: MountsConfig,
     pub identity: IdentityConfig,
+    pub netlink: HostConfig,
+    pub lease_file: LeaseFileConfig,
 }
 
 /// One kind of runtime.
@@ -44,5 +46,21 @@ pub struct HostConfig {
 impl Default for HostConfig {
     fn default() -> Self {
         Self { enabled: true }
+    }
+}
+
+/// `[lease_file]`: what DHCP servers and clients of this host write down.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LeaseFileConfig {
+    /// Whether to read them at all. Default true.
+    pub enabled: bool,
+    /// Absolute paths of lease files that are not where they usually are.
+    pub paths: Vec<String>,
+}
+
+impl Default for LeaseFileConfig {
+    fn default() -> Self {
+        Self { enabled: true, paths: Vec::new() }
     }
 }

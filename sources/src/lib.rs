@@ -15,10 +15,13 @@ mod grpc;
 mod hearing;
 mod identity;
 mod labels;
+mod lease_file;
 mod mounts;
+mod netlink;
 mod netns;
 mod parked;
 mod process;
+mod readable;
 mod sight;
 mod sockets;
 mod supervise;
@@ -26,7 +29,7 @@ mod supervise;
 pub use accounts::AccountsConfig;
 #[doc(hidden)]
 pub use accounts::fuzzing as accounts_fuzzing;
-pub use config::{HostConfig, RuntimeConfig, SourcesConfig};
+pub use config::{HostConfig, LeaseFileConfig, RuntimeConfig, SourcesConfig};
 #[doc(hidden)]
 pub use containerd::{ImageChange, Naming, Told, Undecodable, decode as decode_containerd};
 /// What containerd and CRI servers say, for those who test the decoders.
@@ -40,7 +43,11 @@ pub use error::SourceError;
 #[doc(hidden)]
 pub use identity::fuzzing as identity_fuzzing;
 pub use identity::{CloudChoice, IdentityConfig};
+#[doc(hidden)]
+pub use lease_file::decode_lease_file;
 pub use mounts::MountsConfig;
 #[doc(hidden)]
 pub use mounts::fuzzing as mounts_fuzzing;
+#[doc(hidden)]
+pub use netlink::decode_datagram as decode_netlink;
 pub use supervise::{Site, Source, Sources, start};

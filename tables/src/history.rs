@@ -39,6 +39,13 @@ impl<S: Fact> History<S> {
     }
 }
 
+impl<S> History<S> {
+    /// The same, which tells the recorder so.
+    pub const fn reduced(declaration: &'static HistoryTable<S>, declare: fn(&mut Declarations, &'static HistoryTable<S>)) -> Self {
+        Self { declaration, schema: OnceLock::new(), declare: Some(declare) }
+    }
+}
+
 impl<S> Table for History<S> {
     fn schema(&self) -> &TableSchema {
         self.schema.get_or_init(|| self.declaration.schema())

@@ -3,9 +3,10 @@
 use mayfly_history::recorder::Declarations;
 
 use crate::{
-    account_events, container_history, container_image_events, container_lifecycle_events, container_process_events,
-    container_socket_events, groups_history, host_identity, host_identity_history, mount_events, mounts_history, oom_events, query::Table,
-    recorder_gaps, recorder_info, recorder_sources, users_history,
+    account_events, container_history, container_image_events, container_lifecycle_events, container_port_history,
+    container_process_events, container_socket_events, groups_history, host_identity, host_identity_history, ip_lease_events,
+    ip_lease_history, mount_events, mounts_history, oom_events, query::Table, recorder_gaps, recorder_info, recorder_sources,
+    users_history,
 };
 
 pub static TABLES: &[&dyn Table] = &[
@@ -22,6 +23,9 @@ pub static TABLES: &[&dyn Table] = &[
     &mounts_history::TABLE,
     &host_identity::TABLE,
     &host_identity_history::TABLE,
+    &ip_lease_events::TABLE,
+    &ip_lease_history::TABLE,
+    &container_port_history::TABLE,
     &recorder_sources::TABLE,
     &recorder_gaps::TABLE,
     &recorder_info::TABLE,

@@ -4,6 +4,7 @@
 //! (`cargo xtask prove`) runs the full figures. What a test needs and does not find fails it, and says what to install.
 
 mod accounts;
+mod addresses;
 mod bad_input;
 mod churn;
 mod containerd_restart;

@@ -34,7 +34,7 @@ impl Mayfly {
     pub fn with(config: &str) -> Result<Self> {
         let home = tempfile::Builder::new().prefix("mayfly-state-").tempdir_in("/tmp")?;
         let mut text = config.to_owned();
-        for source in ["docker", "podman", "containerd", "cri", "accounts", "mounts", "identity"] {
+        for source in ["docker", "podman", "containerd", "cri", "accounts", "mounts", "identity", "netlink", "lease_file"] {
             if !config.contains(&format!("[{source}]")) {
                 text.push_str(&format!("\n[{source}]\nenabled = false\n"));
             }
@@ -166,7 +166,7 @@ impl Recording<'_> {
 
     /// Waits until all runtimes' sources that are not off are in `state`, and there is at least one.
     pub fn wait_for_state(&self, state: &str) -> Result<()> {
-        self.wait_for(&["docker", "podman", "containerd", "cri", "accounts", "mounts", "identity"], state)
+        self.wait_for(&["docker", "podman", "containerd", "cri", "accounts", "mounts", "identity", "netlink", "lease_file"], state)
     }
 
     /// The same for these sources.

@@ -17,7 +17,8 @@ use mayfly_history::{
     store::{Reader, fuzzing::decode_block},
 };
 use mayfly_sources::{
-    Naming, accounts_fuzzing, decode_containerd, decode_cri, devices_fuzzing, docker_fuzzing, identity_fuzzing, mounts_fuzzing,
+    Naming, accounts_fuzzing, decode_containerd, decode_cri, decode_lease_file, decode_netlink, devices_fuzzing, docker_fuzzing,
+    identity_fuzzing, mounts_fuzzing,
 };
 use mayfly_tables::{Rows, TABLES};
 use prost::Message;
@@ -33,7 +34,9 @@ pub const TARGETS: &[Target] = &[
     ("docker_event", docker_event),
     ("docker_inspect", docker_inspect),
     ("kernel_record", kernel_record),
+    ("lease_file", lease_file),
     ("metadata", metadata),
+    ("netlink_datagram", netlink_datagram),
     ("mountinfo", mountinfo),
     ("query_context", query_context),
     ("store_block", store_block),
@@ -97,6 +100,16 @@ pub fn mountinfo(bytes: &[u8]) {
 /// The first bytes of a device that somebody plugged in.
 pub fn superblock(bytes: &[u8]) {
     devices_fuzzing::superblock(bytes);
+}
+
+/// A lease file of a DHCP server or client.
+pub fn lease_file(bytes: &[u8]) {
+    decode_lease_file(bytes);
+}
+
+/// One datagram of the kernel's routing messages.
+pub fn netlink_datagram(bytes: &[u8]) {
+    decode_netlink(bytes);
 }
 
 /// The context of a query, asked of every table over an empty store.

@@ -65,7 +65,8 @@ pub(super) struct Batch {
     rows: VecDeque<Row>,
     /// Of all rows.
     bytes: usize,
-    intervals: BTreeMap<IntervalName, Content>,
+    /// `None`: is to be removed.
+    intervals: BTreeMap<IntervalName, Option<Content>>,
     /// What lanes keep for the next recorder; `None` forgets it.
     subjects: BTreeMap<String, Option<Vec<u8>>>,
     /// Reports that only added evidence: counted as stored with the subjects.
@@ -111,7 +112,16 @@ impl Batch {
         let Written { key, scope, from_ns, to_ns, ended_reason, evidence, fact } = written;
         let mut row = RowBuf::default();
         row.encode(columns, fact);
-        self.intervals.insert((table, from_ns, key, scope), Content { to_ns, ended_reason, evidence, row });
+        self.change_interval((table, from_ns, key, scope), Some(Content { to_ns, ended_reason, evidence, row }));
+    }
+
+    /// Removes an interval of a lane: what is known now says otherwise.
+    pub(super) fn remove_interval(&mut self, table: TableId, from_ns: Nanos, key: String, scope: String) {
+        self.change_interval((table, from_ns, key, scope), None);
+    }
+
+    fn change_interval(&mut self, name: IntervalName, content: Option<Content>) {
+        self.intervals.insert(name, content);
         if self.intervals.len() > MOST_ROWS && self.intervals.pop_first().is_some() {
             self.evicted += 1;
         }
@@ -236,6 +246,10 @@ impl Batch {
             }
         }
         for ((table, from_ns, key, scope), content) in &self.intervals {
+            let Some(content) = content else {
+                tx.remove_interval(logs.history(*table), key, scope, *from_ns)?;
+                continue;
+            };
             let Content { to_ns, ended_reason, evidence, row } = content;
             let interval = Interval { key, scope, valid_from_ns: *from_ns, valid_to_ns: *to_ns, ended_reason, evidence };
             put(&mut tx, logs.history(*table), &interval, row)?;

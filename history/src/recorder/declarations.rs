@@ -5,11 +5,15 @@ use std::fmt;
 use super::{
     Sinks,
     lane::{EventLane, HistoryLane, Lane},
+    leases::Leases,
     logs::TableList,
+    ports::Ports,
 };
 use crate::{
     container::{ContainerEvent, ContainerState},
     fact::{Change, Fact},
+    lease::{Lease, LeaseEvent},
+    port::PortBinding,
     record::Record,
     table::{EventTable, HistoryTable},
 };
@@ -44,6 +48,19 @@ impl Declarations {
     /// A history of facts; sources push their changes into `Sinks::of::<Change<S>>()`.
     pub fn add_history<S: Fact>(&mut self, table: &'static HistoryTable<S>) {
         self.add(table.name, move |tables, sinks| Box::new(HistoryLane::new(sinks.of::<Change<S>>(), tables.add(table.schema()), table)));
+    }
+
+    /// The tables of addresses; sources push into `Sinks::of::<LeaseReport>()`.
+    pub fn add_leases(&mut self, events: &'static EventTable<LeaseEvent>, history: &'static HistoryTable<Lease>) {
+        self.add(history.name, move |tables, sinks| {
+            let (of_events, of_history) = (tables.add(events.schema()), tables.add(history.schema()));
+            Box::new(Leases::new(sinks.of(), (of_events, events), (of_history, history)))
+        });
+    }
+
+    /// The published ports of containers, which follow from what is known of these.
+    pub fn add_ports(&mut self, history: &'static HistoryTable<PortBinding>) {
+        self.add(history.name, move |tables, _| Box::new(Ports::new(tables.add(history.schema()), history)));
     }
 
     fn add(&mut self, name: &'static str, open: impl FnOnce(&mut TableList, &Sinks) -> Box<dyn Lane> + Send + 'static) {

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Instant};
 
-use super::{batch::Batch, ledger::Moment, logs::TableId, timeline::Timeline, told::Told};
+use super::{batch::Batch, ledger::Moment, logs::TableId, subject::Subject, timeline::Timeline, told::Told};
 use crate::{
     fact::{Change, Fact},
     record::Record,
@@ -27,8 +27,14 @@ pub(super) trait Lane: fmt::Debug + Send {
     /// Takes what its ring holds, at most so much; returns how much.
     fn drain(&mut self, most: usize, desk: &mut Desk<'_>) -> usize;
 
-    /// Does what is due.
+    /// What is known of a container changed.
+    fn see_container(&mut self, _subject: &Subject, _moment: Moment) {}
+
+    /// Does what is due, after whatever was drained and seen.
     fn settle(&mut self, _desk: &mut Desk<'_>) {}
+
+    /// The recorder stops: nothing waits any longer.
+    fn finish(&mut self, _desk: &mut Desk<'_>) {}
 
     /// When [`Lane::settle`] has something to do.
     fn next_alarm(&self) -> Option<Instant> {

@@ -121,6 +121,7 @@ impl Worker {
         let Kept { logs, subjects, open_gaps } = kept;
         let (mut ledger, mut gaps) = (Ledger::default(), Gaps::default());
         let moment = Moment { at: Instant::now(), wall_ns: now() };
+        let mut containers = Vec::new();
         for (key, bytes) in subjects {
             if let Some(name) = lane_of(&key) {
                 if let Some(lane) = lanes.iter_mut().find(|lane| lane.name() == name) {
@@ -133,10 +134,14 @@ impl Worker {
                     if subject.sealed_ns.is_none() {
                         shared.directory.put(&subject.key, &subject.course().newest_run());
                     }
+                    containers.push(subject.key.clone());
                     ledger.restore(subject, moment);
                 }
                 Err(error) => tracing::warn!(key, %error, "what was known of a container cannot be read"),
             }
+        }
+        for subject in containers.iter().filter_map(|key| ledger.subject(key)) {
+            lanes.iter_mut().for_each(|lane| lane.see_container(subject, moment));
         }
         // What was blind when the last recorder ended is from here on its own gap.
         for gap in open_gaps {
@@ -184,11 +189,11 @@ impl Worker {
             let taken = self.drain();
             let moment = Moment { at: Instant::now(), wall_ns: now() };
             self.ledger.settle(moment);
-            self.at_desk(moment, |lane, desk| lane.settle(desk));
             if is_last && taken < MOST_AT_ONCE {
                 return self.finish(moment);
             }
-            self.collect();
+            self.collect(moment);
+            self.at_desk(moment, |lane, desk| lane.settle(desk));
             if was_rung {
                 self.status_at.get_or_insert(self.next_status);
             }
@@ -205,7 +210,11 @@ impl Worker {
 
     fn finish(mut self, moment: Moment) -> Result<(), RecorderError> {
         self.ledger.flush(moment);
-        self.collect();
+        self.collect(moment);
+        self.at_desk(moment, |lane, desk| {
+            lane.settle(desk);
+            lane.finish(desk);
+        });
         // A store that had to be replaced has taken nothing yet, and one that recovered has a gap to tell of.
         for _ in 0..LAST_ATTEMPTS {
             self.note_status(moment);
@@ -263,7 +272,7 @@ impl Worker {
     }
 
     /// Moves what the ledger gave out into the batch.
-    fn collect(&mut self) {
+    fn collect(&mut self, moment: Moment) {
         let output = self.ledger.take_output();
         for told in output.told {
             if told.event.recovered {
@@ -276,6 +285,9 @@ impl Worker {
         }
         for key in &output.dirty {
             self.note_in_directory(key);
+            if let Some(subject) = self.ledger.subject(key) {
+                self.lanes.iter_mut().for_each(|lane| lane.see_container(subject, moment));
+            }
         }
         output.forgotten.iter().for_each(|key| self.shared.directory.remove(key));
         self.batch.add_known(output.known);
@@ -435,10 +447,14 @@ impl Worker {
     /// The store is empty: all that is known goes into it.
     fn write_anew(&mut self) {
         let keys = self.ledger.forget_written();
-        self.batch.add_dirty(keys);
         self.statuses.clear();
-        self.status_at = Some(Instant::now());
-        self.at_desk(Moment { at: Instant::now(), wall_ns: now() }, |lane, desk| lane.write_anew(desk));
+        let moment = Moment { at: Instant::now(), wall_ns: now() };
+        self.status_at = Some(moment.at);
+        self.at_desk(moment, |lane, desk| lane.write_anew(desk));
+        for subject in keys.iter().filter_map(|key| self.ledger.subject(key)) {
+            self.lanes.iter_mut().for_each(|lane| lane.see_container(subject, moment));
+        }
+        self.batch.add_dirty(keys);
         self.shared.bell.ring();
     }
 

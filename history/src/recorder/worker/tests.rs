@@ -58,7 +58,7 @@ fn a_batch_is_written_to_the_store_that_was_opened_again_and_only_then_settled()
     let dir = TempDir::new().unwrap();
     let mut worker = without_store(dir.path());
     worker.gaps.put(own_gap("store_failed", 1, 2, String::new()));
-    worker.collect();
+    worker.collect(moment());
     worker.commit();
     assert!(worker.failing.is_none() && worker.batch.is_empty());
     assert_eq!((rows(dir.path(), &EVENTS).len(), gaps(dir.path(), "store_failed").len()), (1, 1));
@@ -70,7 +70,7 @@ fn a_store_that_cannot_be_opened_again_is_waited_for() {
     let mut worker = without_store(dir.path());
     worker.dir = dir.path().join("file");
     fs::write(&worker.dir, "").unwrap();
-    worker.collect();
+    worker.collect(moment());
     worker.commit();
     worker.failing.as_mut().unwrap().retry_at = Instant::now();
     let damaged = StoreError::Integrity { path: worker.dir.clone(), finding: "torn".into() };
@@ -117,7 +117,7 @@ fn rows_that_wait_for_a_store_are_bounded_by_their_bytes() {
         worker.ledger.take(Received { item: Report::Event(Box::new(create)), feed: feed.clone(), cursor: None }, moment());
         worker.ledger.settle(moment());
     }
-    worker.collect();
+    worker.collect(moment());
     assert!((300..400).contains(&feed.status().evicted), "{:?}", feed.status());
     assert_eq!(worker.batch.evicted, feed.status().evicted + 1, "and the first of all");
 }
@@ -136,14 +136,14 @@ fn what_ended_is_bounded_while_the_store_fails_and_the_loss_is_counted() {
         }
         worker.ledger.settle(moment());
     }
-    worker.collect();
+    worker.collect(moment());
     worker.commit();
     assert!(worker.ledger.is_crowded() && !worker.batch.is_empty());
     worker.beat(moment());
     assert!(!worker.ledger.is_crowded());
 
     worker.dir = dir.path().to_owned();
-    worker.collect();
+    worker.collect(moment());
     worker.commit();
     worker.commit();
     let gap = gaps(dir.path(), "store_failed").remove(0);
