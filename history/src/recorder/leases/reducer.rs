@@ -11,7 +11,7 @@ use std::{
 use super::{
     address::{Address, FINAL_AFTER, LeaseRun, Point, Reason, Word, Written, concerns},
     claim::claims,
-    timeline::{CONFLICT_AFTER, Span, tenures},
+    timeline::{CONFLICT_AFTER, Span, TAKEN_DOWN, tenures},
 };
 use crate::{
     container::ContainerKey,
@@ -235,14 +235,21 @@ impl Reducer {
         }
     }
 
-    /// The container of a namespace, where it is one.
-    fn only_member(&self, namespace: &str, at_ns: Nanos) -> Option<&ContainerKey> {
-        let here = |key: &&ContainerKey| {
-            let runs = self.runs.get(*key).map_or(&[][..], Vec::as_slice);
-            runs.iter().any(|run| run.net_namespace.as_deref() == Some(namespace) && run.to_ns.is_none_or(|to| to + 5_000_000_000 >= at_ns))
+    /// The container that an event in a namespace is about, where it is one and known. Its network is made before it starts, and taken down
+    /// after it ended; and inodes are used again, so that who ended before another began is out of it.
+    fn only_member(&self, event: &LeaseEvent) -> Option<&ContainerKey> {
+        let namespace = event.lease.net_namespace.as_deref()?;
+        let ended_after = if event.action == LeaseAction::Removed { event.time_ns - TAKEN_DOWN } else { event.time_ns };
+        let may_be = |run: &&LeaseRun| {
+            let began = event.action != LeaseAction::Removed || run.from_ns <= event.time_ns;
+            run.net_namespace.as_deref() == Some(namespace) && began && run.to_ns.is_none_or(|to| to >= ended_after)
         };
-        let mut members = self.members.get(namespace)?.iter().filter(here);
-        members.next().filter(|_| members.next().is_none())
+        let runs: Vec<&LeaseRun> =
+            self.members.get(namespace)?.iter().filter_map(|key| self.runs.get(key)).flatten().filter(may_be).collect();
+        let is_past = |run: &LeaseRun| runs.iter().any(|later| run.to_ns.is_some_and(|to| to <= later.from_ns));
+        let mut present = runs.iter().filter(|run| !is_past(run));
+        let first = present.next()?;
+        present.all(|run| run.container == first.container).then_some(&first.container)
     }
 
     /// When [`Reducer::settle`] has something to do without a new report.
@@ -272,7 +279,7 @@ impl Reducer {
     pub(super) fn release(&mut self, at: Option<Instant>) {
         for mut held in std::mem::take(&mut self.held) {
             let event = &held.told.event;
-            let container = event.lease.net_namespace.as_deref().and_then(|n| self.only_member(n, event.time_ns)).cloned();
+            let container = self.only_member(event).cloned();
             if let Some(container) = container {
                 held.told.event.lease.container = container;
             } else if at.is_some_and(|at| held.due > at) {

@@ -248,6 +248,34 @@ fn the_next_container_has_the_address_only_in_its_own_time() {
     assert_eq!(bench.spans(), expected);
 }
 
+/// The same inode, another address, within a second; and the next container is known only when it starts.
+#[test]
+fn a_namespace_whose_inode_is_used_again_is_the_next_containers() {
+    const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(172, 17, 0, 9));
+    let other = |ms, action| {
+        let Evidence::Event(mut event) = netlink(ms, action, "4026532001", B) else { unreachable!() };
+        event.lease.ip_address = Some(OTHER);
+        Evidence::Event(event)
+    };
+    let mut next = run("c2", 2000, Some(2400), Some("4026532001"), B);
+    next.ip_addresses = vec![OTHER.to_string()];
+    let mut bench = Bench::default();
+    bench.take(runs("c1", 600, Some(800), Some("4026532001"), A), at(800));
+    for evidence in [netlink(500, Added, "4026532001", A), netlink(900, Removed, "4026532001", A), other(1700, Added)] {
+        bench.take(evidence, at(1700));
+    }
+    bench.reducer.settle(at(1701));
+    bench.told.extend(bench.reducer.take_told().into_iter().map(|told| *told.event));
+    bench.take(Evidence::Runs(container("c2"), vec![next]), at(2400));
+    bench.take(other(2500, Removed), at(2500));
+    bench.settle(at(3000));
+    let expected = [(500, Some(900), "die", "netlink,runtime", "c1", A), (1700, Some(2500), "die", "netlink,runtime", "c2", B)];
+    assert_eq!(bench.spans(), expected);
+    let told: Vec<_> = bench.told.iter().map(|e| (e.action.as_str(), &*e.lease.container.container_id)).collect();
+    let of = |id: &str| told.iter().filter(|(_, container)| *container == id).map(|(action, _)| *action).collect::<Vec<_>>();
+    assert_eq!((of("c1"), of("c2")), (vec!["added", "removed"], vec!["added", "removed"]), "{told:?}");
+}
+
 #[test]
 fn containers_that_share_a_namespace_are_all_named() {
     let bare = |id: &str, from, to| {

@@ -22,7 +22,7 @@ const TOLERANCE: Nanos = SECOND;
 /// The network of a container is made this long before it starts, at most; an address that was there before is not its own.
 const SET_UP: Nanos = 30 * SECOND;
 /// And taken down this long after it ended, at most.
-const TAKEN_DOWN: Nanos = 5 * SECOND;
+pub(super) const TAKEN_DOWN: Nanos = 5 * SECOND;
 /// Two holders are a conflict once both had the address for this long.
 pub(super) const CONFLICT_AFTER: Nanos = SECOND;
 
@@ -66,14 +66,16 @@ pub(super) fn tenures(address: &Address, now_ns: Nanos) -> Vec<Tenure<'_>> {
     let mut tenures: Vec<Tenure<'_>> = Vec::new();
     for claim in claims(&address.points, now_ns) {
         let extent = (claim.began_ns(), claim.ended_ns());
-        match best(&tenures, extent, |tenure| tenure.takes_claim(&claim)) {
+        match best(&tenures, extent, -TOLERANCE, |tenure| tenure.takes_claim(&claim)) {
             Some(at) => tenures[at].claims.push(claim),
             None => tenures.push(Tenure { claims: vec![claim], runs: Vec::new() }),
         }
     }
     for run in &address.runs {
         let extent = (run.from_ns, run.to_ns);
-        match best(&tenures, extent, |tenure| tenure.takes_run(run)) {
+        // One that is only known to have been in the namespace must have been there then: inodes are used again within a second.
+        let least = if run.ip_addresses.is_empty() { 1 } else { -TOLERANCE };
+        match best(&tenures, extent, least, |tenure| tenure.takes_run(run)) {
             Some(at) => tenures[at].runs.push(run),
             None if run.ip_addresses.is_empty() => {}
             None => tenures.push(Tenure { claims: Vec::new(), runs: vec![run] }),
@@ -82,10 +84,10 @@ pub(super) fn tenures(address: &Address, now_ns: Nanos) -> Vec<Tenure<'_>> {
     tenures
 }
 
-/// Of those that fit, the one that overlaps longest with `extent`.
-fn best(tenures: &[Tenure<'_>], extent: (Nanos, Option<Nanos>), fits: impl Fn(&Tenure<'_>) -> bool) -> Option<usize> {
+/// Of those that fit, the one that overlaps longest with `extent`, at least for `least`.
+fn best(tenures: &[Tenure<'_>], extent: (Nanos, Option<Nanos>), least: Nanos, fits: impl Fn(&Tenure<'_>) -> bool) -> Option<usize> {
     let scored = tenures.iter().enumerate().filter(|(_, t)| fits(t)).map(|(at, t)| (overlap(t.extent(), extent), at));
-    scored.filter(|(score, _)| *score >= -TOLERANCE).max_by_key(|(score, at)| (*score, Reverse(*at))).map(|(_, at)| at)
+    scored.filter(|(score, _)| *score >= least).max_by_key(|(score, at)| (*score, Reverse(*at))).map(|(_, at)| at)
 }
 
 impl<'a> Tenure<'a> {
