@@ -277,6 +277,13 @@ fn a_namespace_whose_inode_is_used_again_is_the_next_containers() {
 }
 
 #[test]
+fn a_container_has_its_address_from_its_start_though_the_kernel_is_heard_late() {
+    let bench =
+        Bench::of(&[netlink(1040, Added, "1", A), runs("c1", 1000, Some(1500), Some("1"), A), netlink(1600, Removed, "1", A)], 2000);
+    assert_eq!(bench.spans(), [(1000, Some(1600), "die", "netlink,runtime", "c1", A)]);
+}
+
+#[test]
 fn containers_that_share_a_namespace_are_all_named() {
     let bare = |id: &str, from, to| {
         let mut run = run(id, from, to, Some("4026532001"), A);

@@ -138,9 +138,12 @@ impl<'a> Tenure<'a> {
         self.times().map_or((Nanos::MAX, None), |(from, end)| (from, end.map(|end| end.at_ns)))
     }
 
-    /// Since when the holder had the address: the best of those who saw it come, else the first who saw it there.
+    /// Since when the holder had the address: as the best of those tells who saw it come, else the first who saw it there. The kernel's word carries no
+    /// time, and may be read a little late: a container that started with the address had it then.
     fn began_ns(&self) -> Option<Nanos> {
+        let started = self.runs.iter().filter(|run| !run.ip_addresses.is_empty()).map(|run| run.from_ns).min();
         let exact = self.claims.iter().filter(|c| c.begins_exactly()).min_by_key(|c| (c.source(), c.began_ns())).map(Claim::began_ns);
+        let exact = exact.map(|told| started.filter(|at| (told - TOLERANCE..told).contains(at)).unwrap_or(told));
         let any = || self.claims.iter().map(Claim::began_ns).chain(self.runs.iter().map(|run| run.from_ns)).min();
         exact.or_else(any)
     }
