@@ -90,6 +90,7 @@ impl Probes {
             ooms: Sink::new(1 << 10, bell.clone()),
             mounts: mounts.then(|| Sink::new(room, bell.clone())),
             containers: Sink::new(1 << 14, bell),
+            directory: mayfly_history::recorder::Directory::default(),
             blind_since: None,
         };
         let follower = follow(config, feed.clone(), sinks.clone()).unwrap();

@@ -20,7 +20,10 @@ pub struct EbpfConfig {
     pub exclude_uids: Vec<u32>,
     /// Programs whose executions are left out, by their path as it was asked for, whole or up to a final `*`.
     pub exclude_paths: Vec<String>,
-    /// Size of the ring between the kernel and the recorder, in KiB; rounded up to a power of two. Default 4096.
+    /// Images whose containers' processes and connections are left out, as the runtime spells them, whole or up to a final `*`. The kernel leaves
+    /// out a container from the moment on at which its image is known.
+    pub exclude_images: Vec<String>,
+    /// Size of the ring between the kernel and the recorder, in KiB; rounded up to a power of two. Default 2048.
     pub ring_kib: u32,
 }
 
@@ -33,7 +36,8 @@ impl Default for EbpfConfig {
             btf: None,
             exclude_uids: Vec::new(),
             exclude_paths: Vec::new(),
-            ring_kib: 4096,
+            exclude_images: Vec::new(),
+            ring_kib: 2048,
         }
     }
 }

@@ -9,7 +9,13 @@ use std::{
 };
 
 use mayfly_history::{
-    Feed, Nanos, Sink, container::Report, mount::MountCall, now, oom::OomEvent, process::ProcessEvent, recorder::Handle,
+    Feed, Nanos, Sink,
+    container::Report,
+    mount::MountCall,
+    now,
+    oom::OomEvent,
+    process::ProcessEvent,
+    recorder::{Directory, Handle},
     socket::SocketEvent,
 };
 use rustix::{
@@ -25,6 +31,7 @@ use crate::{
     cgroups::{self, CgroupMap, legacy_hierarchy},
     clock::Clock,
     fallback::fall_back,
+    images::ExcludedImages,
     interpret::{Heard, Interpreter},
     lives::Lives,
     load,
@@ -49,6 +56,8 @@ pub struct KernelSinks {
     pub mounts: Option<Sink<MountCall>>,
     /// For the lives of containers.
     pub containers: Sink<Report>,
+    /// Which container has which image.
+    pub directory: Directory,
     /// Since when nobody followed; `None`: nobody ever did.
     pub blind_since: Option<Nanos>,
 }
@@ -63,6 +72,7 @@ impl KernelSinks {
             ooms: sinks.of(),
             mounts: None,
             containers: sinks.containers.clone(),
+            directory: recorder.directory().clone(),
             blind_since: recorder.blind_since(),
         }
     }
@@ -110,6 +120,7 @@ pub fn follow(config: &EbpfConfig, feed: Feed, sinks: KernelSinks) -> io::Result
         programs: Programs::default(),
         clock: Clock::read(),
         host_processes: config.host_processes,
+        excluded_images: ExcludedImages::new(config.exclude_images.clone(), sinks.directory.clone()),
         page_size: u64::try_from(page_size()).unwrap_or(4096),
     };
     let taken_ns = now();
@@ -280,7 +291,7 @@ impl Reader {
             Heard::Nothing => {}
             Heard::Unwanted(cgroups) => {
                 if let Err(error) = self.probes.silence(key(cgroups)) {
-                    self.feed.complain(format!("cannot silence a cgroup of the host: {error}"));
+                    self.feed.complain(format!("cannot silence a cgroup: {error}"));
                 }
             }
             Heard::Gone(pairs) => {

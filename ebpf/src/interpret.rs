@@ -18,6 +18,7 @@ use crate::{
     attribution::container_here,
     cgroups::{CgroupMap, Hierarchy, Owner},
     clock::Clock,
+    images::ExcludedImages,
     lives::Lives,
     proc::Proc,
     programs::Programs,
@@ -33,7 +34,7 @@ pub(crate) enum Heard {
     Mount(MountCall),
     /// Only something to be remembered.
     Nothing,
-    /// It is the host's, which nobody asked for: the kernel need not tell more of these cgroups.
+    /// Nobody wants to hear of it: the kernel need not tell more of these cgroups.
     Unwanted(Cgroups),
     /// These cgroups are gone.
     Gone(Vec<Cgroups>),
@@ -49,6 +50,7 @@ pub(crate) struct Interpreter {
     pub(crate) programs: Programs,
     pub(crate) clock: Clock,
     pub(crate) host_processes: bool,
+    pub(crate) excluded_images: ExcludedImages,
     pub(crate) page_size: u64,
 }
 
@@ -108,7 +110,8 @@ impl Interpreter {
     /// The place of something that is wanted.
     fn wanted(&mut self, header: &Header) -> Option<Place> {
         let place = self.place(header.cgroups, header.pid);
-        (self.host_processes || !place.container.container_id.is_empty()).then_some(place)
+        let is_wanted = (self.host_processes || !place.container.container_id.is_empty()) && !self.excluded_images.has(&place.container);
+        is_wanted.then_some(place)
     }
 
     /// What is to be done about the rest.

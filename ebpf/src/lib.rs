@@ -10,6 +10,7 @@ mod config;
 mod connector;
 mod fallback;
 mod follow;
+mod images;
 mod interpret;
 mod lives;
 mod load;

@@ -255,6 +255,40 @@ fn a_connection_joins_with_image_and_labels_of_a_container_that_is_gone() -> Res
     Ok(())
 }
 
+/// Their first programs wait, so that their images are known before the next.
+#[test]
+fn containers_of_an_excluded_image_are_left_out_once_it_is_known() -> Result<()> {
+    let _turn = turn();
+    let docker = docker()?;
+    run(docker.cli().args(["tag", IMAGE, "dull:1"]))?;
+    let config = format!("[docker]\nendpoints = [\"{}\"]\n[ebpf]\nexclude_images = [\"dull:*\"]\n", docker.endpoint());
+    let mayfly = Mayfly::with(&config)?;
+    let recording = mayfly.record()?;
+    for (name, image) in [("dull", "dull:1"), ("other", IMAGE)] {
+        let script = "read line; /bin/echo $line; /bin/true";
+        let mut cli = docker.cli();
+        cli.args(["run", "--detach", "--interactive", "--name", name, image, "sh", "-c", script]);
+        run(&mut cli)?;
+        mayfly.wait_for_count(
+            &format!("SELECT count(*) AS n FROM container_history WHERE name = '{name}' AND state = 'running' AND image <> ''"),
+            1,
+        )?;
+    }
+    for name in ["dull", "other"] {
+        run(docker.cli().args(["exec", name, "/bin/echo", "seen"]))?;
+        run(docker.cli().args(["exec", name, "/bin/echo", "unseen"]))?;
+        run(docker.cli().args(["rm", "--force", name]))?;
+    }
+    let programs = |name: &str, word: &str| {
+        format!("SELECT count(*) AS n FROM container_process_events WHERE container_name = '{name}' AND cmdline = '/bin/echo {word}'")
+    };
+    mayfly.wait_for_count(&programs("other", "unseen"), 1)?;
+    assert_eq!(mayfly.count(&programs("dull", "unseen"))?, 0);
+    run(docker.cli().args(["rmi", "dull:1"]))?;
+    assert!(recording.stop()?.success(), "{}", mayfly.log());
+    Ok(())
+}
+
 #[test]
 fn a_fork_bomb_in_one_container_costs_the_others_nothing() -> Result<()> {
     let _turn = turn();

@@ -73,6 +73,7 @@ impl Probing {
             ooms: Sink::new(1 << 10, bell.clone()),
             mounts: mounts.then(|| Sink::new(1 << 10, bell.clone())),
             containers: Sink::new(1 << 14, bell),
+            directory: mayfly_history::recorder::Directory::default(),
             blind_since: None,
         };
         (Feed::new("ebpf", ""), sinks)

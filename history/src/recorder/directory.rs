@@ -23,6 +23,7 @@ struct Index {
     by_net_namespace: HashMap<String, ContainerKey>,
     by_id: HashMap<Arc<str>, BTreeSet<ContainerKey>>,
     names: HashMap<ContainerKey, Names>,
+    images: HashMap<ContainerKey, Arc<str>>,
     /// Oldest first; may still hold what was removed.
     order: VecDeque<ContainerKey>,
     watchers: Watchers,
@@ -102,6 +103,7 @@ impl Directory {
                 && let Some(oldest) = index.order.pop_front()
             {
                 changed |= index.remove(&oldest);
+                index.images.remove(&oldest);
             }
             changed
         });
@@ -118,9 +120,27 @@ impl Directory {
     pub(super) fn remove(&self, key: &ContainerKey) {
         self.change(|index| {
             let changed = index.remove(key);
+            index.images.remove(key);
             index.tidy();
             changed
         });
+    }
+
+    /// Keeps the image of a container that is indexed.
+    pub(super) fn note_image(&self, key: &ContainerKey, image: &str) {
+        let is_known = self.read(|index| index.images.get(key).is_some_and(|known| **known == *image) || !index.names.contains_key(key));
+        if !is_known {
+            self.0.write().unwrap_or_else(PoisonError::into_inner).images.insert(key.clone(), image.into());
+        }
+    }
+
+    /// The image of the container of that id, as it was asked for; `None`: not known, or several containers have the id.
+    pub fn image(&self, container_id: &str) -> Option<Arc<str>> {
+        self.read(|index| {
+            let mut keys = index.by_id.get(container_id)?.iter();
+            let only = keys.next().filter(|_| keys.next().is_none())?;
+            index.images.get(only).cloned()
+        })
     }
 
     /// Calls the watchers, where `change` says that what runs is another.
@@ -237,5 +257,21 @@ mod tests {
         directory.put(&key("a"), &runs);
         directory.remove(&key("a"));
         running(&[], 5);
+    }
+
+    #[test]
+    fn an_image_is_known_as_long_as_its_container_and_of_one_container_alone() {
+        let (directory, other) = (Directory::default(), ContainerKey { endpoint: "unix:///other".into(), ..key("a") });
+        directory.note_image(&key("a"), "nobody's");
+        assert_eq!(directory.image("a"), None);
+        directory.put(&key("a"), &run(1, "100"));
+        directory.note_image(&key("a"), "web:1");
+        directory.put(&key("a"), &run(2, "100"));
+        assert_eq!(directory.image("a").as_deref(), Some("web:1"));
+        directory.put(&other, &run(3, "101"));
+        assert_eq!(directory.image("a"), None);
+        directory.remove(&other);
+        directory.remove(&key("a"));
+        assert_eq!(directory.image("a"), None);
     }
 }

@@ -316,6 +316,11 @@ impl Subject {
         known
     }
 
+    /// Its image, as the best witness that knows calls it.
+    pub(super) fn image(&self) -> Option<&str> {
+        self.facts.values().find_map(|details| details.image.as_deref())
+    }
+
     /// When it was removed, where anybody said so.
     pub(super) fn destroyed_ns(&self) -> Option<Nanos> {
         let removals = self.sightings.iter().filter(|s| s.mark.action == Action::Destroy);

@@ -310,6 +310,9 @@ impl Worker {
             self.gaps.note_found(key);
         }
         self.shared.directory.put(key, &subject.course().newest_run());
+        if let Some(image) = subject.image() {
+            self.shared.directory.note_image(key, image);
+        }
     }
 
     /// Puts the state of the sources into the batch, if it changed, and the gaps of rings that ran over.
