@@ -10,7 +10,7 @@ use std::{
 
 use mayfly_ebpf::EbpfConfig;
 use mayfly_history::{Redaction, store::StoreOptions};
-use mayfly_sources::{AccountsConfig, HostConfig, IdentityConfig, LeaseFileConfig, MountsConfig, RuntimeConfig, SourcesConfig};
+use mayfly_sources::{AccountsConfig, DhcpConfig, HostConfig, IdentityConfig, LeaseFileConfig, MountsConfig, RuntimeConfig, SourcesConfig};
 use serde::Deserialize;
 
 use crate::delivery::DeliveryConfig;
@@ -31,6 +31,7 @@ pub struct Config {
     pub accounts: AccountsConfig,
     pub mounts: MountsConfig,
     pub identity: IdentityConfig,
+    pub dhcp: DhcpConfig,
     pub netlink: HostConfig,
     pub lease_file: LeaseFileConfig,
     pub ebpf: EbpfConfig,
@@ -165,6 +166,7 @@ impl Config {
             accounts: self.accounts.clone(),
             mounts: self.mounts.clone(),
             identity: self.identity.clone(),
+            dhcp: self.dhcp.clone(),
             netlink: self.netlink.clone(),
             lease_file: self.lease_file.clone(),
         }

@@ -47,7 +47,8 @@ impl Recording {
         let handle = recorder.handle();
         let mut sinks = KernelSinks::of(&handle);
         // Who mounts is put to what the source of mounts sees; without it nobody would take it.
-        sinks.mounts = loaded.config.mounts.enabled.then(|| handle.sinks().of());
+        let mounts = &loaded.config.mounts;
+        sinks.mounts = (mounts.enabled && mounts.who).then(|| handle.sinks().of());
         let feed = handle.feed("ebpf", "");
         let mut recording = Self { kernel: None, sources: None, recorder: Some(recorder) };
         recording.sources = Some(mayfly_sources::start(loaded.config.sources(), handle).map_err(RecordingError::Sources)?);

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::{accounts::AccountsConfig, identity::IdentityConfig, mounts::MountsConfig};
+use crate::{accounts::AccountsConfig, dhcp::DhcpConfig, identity::IdentityConfig, mounts::MountsConfig};
 
 /// `[docker]`, `[podman]`, `[containerd]`, `[cri]`, `[accounts]`, `[mounts]`, `[identity]` of `mayfly.toml`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -15,6 +15,7 @@ pub struct SourcesConfig {
     pub accounts: AccountsConfig,
     pub mounts: MountsConfig,
     pub identity: IdentityConfig,
+    pub dhcp: DhcpConfig,
     pub netlink: HostConfig,
     pub lease_file: LeaseFileConfig,
 }

@@ -7,6 +7,7 @@ mod config;
 mod containerd;
 mod cri;
 mod devices;
+mod dhcp;
 mod discover;
 mod disk;
 mod docker;
@@ -37,6 +38,9 @@ pub use containerd::{ImageChange, Naming, Told, Undecodable, decode as decode_co
 pub use cri::{Nonsense, decode as decode_cri};
 #[doc(hidden)]
 pub use devices::fuzzing as devices_fuzzing;
+pub use dhcp::DhcpConfig;
+#[doc(hidden)]
+pub use dhcp::decode as decode_dhcp;
 #[doc(hidden)]
 pub use docker::fuzzing as docker_fuzzing;
 pub use error::SourceError;

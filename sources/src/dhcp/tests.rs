@@ -1,0 +1,162 @@
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use dhcproto::{
+    Encodable,
+    v4::{self, DhcpOption as V4, MessageType},
+    v6::{self, DhcpOption as V6, IAAddr, IANA},
+};
+use mayfly_history::lease::{LeaseAction, LeaseScope};
+use proptest::prelude::*;
+
+use super::{packet::tests::packet, *};
+
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 50);
+const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+
+fn client(kind: MessageType, xid: u32, has: Option<Ipv4Addr>, options: impl IntoIterator<Item = V4>) -> Vec<u8> {
+    let zero = Ipv4Addr::UNSPECIFIED;
+    let mut message = v4::Message::new_with_id(xid, has.unwrap_or(zero), zero, zero, zero, &MAC);
+    message.opts_mut().insert(V4::MessageType(kind));
+    message.opts_mut().insert(V4::Hostname("laptop".into()));
+    message.opts_mut().insert(V4::ClientIdentifier(vec![1, 2]));
+    options.into_iter().for_each(|option| drop(message.opts_mut().insert(option)));
+    packet(zero.into(), 67, &message.to_vec().unwrap())
+}
+
+fn server(kind: MessageType, xid: u32, given: Ipv4Addr) -> Vec<u8> {
+    let zero = Ipv4Addr::UNSPECIFIED;
+    let mut message = v4::Message::new_with_id(xid, zero, given, SERVER, zero, &MAC);
+    message.set_opcode(v4::Opcode::BootReply);
+    message.opts_mut().insert(V4::MessageType(kind));
+    message.opts_mut().insert(V4::ServerIdentifier(SERVER));
+    message.opts_mut().insert(V4::AddressLeaseTime(3600));
+    packet(SERVER.into(), 68, &message.to_vec().unwrap())
+}
+
+/// What is told of these packets, each a nanosecond after the other.
+fn told(packets: &[Vec<u8>]) -> Vec<LeaseEvent> {
+    let mut dialogues = Dialogues::default();
+    let mut time_ns = 0;
+    let hear = |packet: &Vec<u8>| {
+        time_ns += 1;
+        dialogues.hear(message(packet).unwrap(), "lan0", Some("02:00:00:00:00:01"), time_ns)
+    };
+    packets.iter().flat_map(hear).collect()
+}
+
+fn actions(packets: &[Vec<u8>]) -> Vec<LeaseAction> {
+    told(packets).iter().map(|event| event.action).collect()
+}
+
+#[test]
+fn a_lease_has_the_name_of_whoever_asked_and_the_time_that_the_server_gave() {
+    let events = told(&[
+        client(MessageType::Discover, 1, None, []),
+        server(MessageType::Offer, 1, ADDRESS),
+        client(MessageType::Request, 1, None, [V4::RequestedIpAddress(ADDRESS)]),
+        server(MessageType::Ack, 1, ADDRESS),
+    ]);
+    assert_eq!(
+        events.iter().map(|e| (e.action, e.lease.ip_address)).collect::<Vec<_>>(),
+        [
+            (LeaseAction::Discover, None),
+            (LeaseAction::Offer, Some(ADDRESS.into())),
+            (LeaseAction::Request, Some(ADDRESS.into())),
+            (LeaseAction::Assigned, Some(ADDRESS.into())),
+        ]
+    );
+    let granted = &events[3];
+    assert_eq!(granted.until_ns, Some(4 + 3600 * 1_000_000_000));
+    let lease = &granted.lease;
+    assert_eq!((lease.mac_address.as_deref(), lease.hostname.as_deref()), (Some("02:00:00:00:00:07"), Some("laptop")));
+    assert_eq!((lease.client_id.as_deref(), lease.server_address, lease.scope), (Some("01:02"), Some(SERVER.into()), LeaseScope::Client));
+}
+
+#[test]
+fn an_answer_that_is_seen_twice_is_told_once_and_a_renewal_is_no_new_lease() {
+    let packets = [
+        client(MessageType::Request, 1, None, [V4::RequestedIpAddress(ADDRESS)]),
+        server(MessageType::Ack, 1, ADDRESS),
+        server(MessageType::Ack, 1, ADDRESS),
+        client(MessageType::Request, 2, Some(ADDRESS), []),
+        server(MessageType::Ack, 2, ADDRESS),
+    ];
+    assert_eq!(actions(&packets), [LeaseAction::Request, LeaseAction::Assigned, LeaseAction::Request, LeaseAction::Renewed]);
+}
+
+#[test]
+fn what_is_refused_declined_or_given_back_names_its_address() {
+    let packets = [
+        client(MessageType::Request, 1, None, [V4::RequestedIpAddress(ADDRESS)]),
+        server(MessageType::Nak, 1, Ipv4Addr::UNSPECIFIED),
+        client(MessageType::Decline, 2, None, [V4::RequestedIpAddress(ADDRESS)]),
+        client(MessageType::Release, 3, Some(ADDRESS), []),
+        // It answers a question for settings, and grants nothing.
+        server(MessageType::Ack, 4, Ipv4Addr::UNSPECIFIED),
+    ];
+    let events = told(&packets);
+    let expected = [LeaseAction::Request, LeaseAction::Nak, LeaseAction::Declined, LeaseAction::Released];
+    assert_eq!(events.iter().map(|e| e.action).collect::<Vec<_>>(), expected);
+    assert!(events.iter().all(|e| e.lease.ip_address == Some(ADDRESS.into())), "{events:?}");
+}
+
+#[test]
+fn the_hosts_own_lease_is_the_hosts() {
+    let mut dialogues = Dialogues::default();
+    let heard = message(&server(MessageType::Ack, 1, ADDRESS)).unwrap();
+    let events = dialogues.hear(heard, "lan0", Some("02:00:00:00:00:07"), 1);
+    assert_eq!(events[0].lease.scope, LeaseScope::Host);
+}
+
+#[test]
+fn version_six_tells_each_address_with_the_hardware_in_the_clients_id_through_relays_too() {
+    let address = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x50);
+    let duid = [vec![0, 3, 0, 1], MAC.to_vec()].concat();
+    let with = |kind, seconds| {
+        let mut message = v6::Message::new_with_id(kind, [1, 2, 3]);
+        message.opts_mut().insert(V6::ClientId(duid.clone()));
+        let opts = [V6::IAAddr(IAAddr { addr: address, preferred_life: seconds, valid_life: seconds, opts: v6::DhcpOptions::new() })];
+        message.opts_mut().insert(V6::IANA(IANA { id: 1, t1: 0, t2: 0, opts: opts.into_iter().collect() }));
+        message.to_vec().unwrap()
+    };
+    let relayed = |inner: Vec<u8>| {
+        let mut outer = vec![12, 0];
+        outer.extend([0; 32]);
+        outer.extend([0, 9]);
+        outer.extend(u16::try_from(inner.len()).unwrap().to_be_bytes());
+        outer.extend(inner);
+        outer
+    };
+    let link: IpAddr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1).into();
+    let events = told(&[
+        packet(link, 547, &relayed(with(v6::MessageType::Request, 0))),
+        packet(link, 546, &with(v6::MessageType::Reply, 60)),
+        packet(link, 547, &with(v6::MessageType::Renew, 0)),
+        packet(link, 546, &with(v6::MessageType::Reply, 60)),
+        packet(link, 547, &with(v6::MessageType::Release, 0)),
+    ]);
+    let expected = [LeaseAction::Request, LeaseAction::Assigned, LeaseAction::Request, LeaseAction::Renewed, LeaseAction::Released];
+    assert_eq!(events.iter().map(|e| e.action).collect::<Vec<_>>(), expected);
+    assert!(events.iter().all(|e| e.lease.ip_address == Some(address.into())), "{events:?}");
+    assert_eq!((events[1].lease.mac_address.as_deref(), events[1].lease.server_address), (Some("02:00:00:00:00:07"), Some(link)));
+}
+
+#[test]
+fn questions_are_remembered_in_a_bounded_number() {
+    let mut dialogues = Dialogues::default();
+    for xid in 0..10_000 {
+        dialogues.hear(message(&client(MessageType::Discover, xid, None, [])).unwrap(), "lan0", None, 1);
+    }
+    assert!(format!("{dialogues:?}").matches("Asked").count() <= 4096);
+}
+
+proptest! {
+    #[test]
+    fn any_packet_is_a_message_or_an_error(payload in prop::collection::vec(any::<u8>(), 0..400), port in prop::sample::select(vec![67u16, 547]), kind: bool) {
+        let from: IpAddr = if kind { SERVER.into() } else { Ipv6Addr::LOCALHOST.into() };
+        if let Ok(message) = message(&packet(from, port, &payload)) {
+            Dialogues::default().hear(message, "lan0", None, 1);
+        }
+    }
+}
