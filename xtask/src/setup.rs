@@ -25,6 +25,7 @@ const NEEDS: &[(&str, &[&str])] = &[
     ("/usr/share/doc/python3-venv", &["python3-venv"]),
     ("protoc", &["protobuf-compiler"]),
     ("clang", &["clang"]),
+    ("dnsmasq", &["dnsmasq-base"]),
     ("/usr/include/bpf/bpf_helpers.h", &["libbpf-dev"]),
 ];
 
