@@ -6,11 +6,14 @@ use mayfly_tests::{IMAGE, Lifecycle, Mayfly, Result, Verdict, by_name, daemon::C
 
 use crate::turn;
 
+/// With it the deaths in question would be seen live.
+const WITHOUT_KERNEL: &str = "[ebpf]\nenabled = false\n";
+
 #[test]
 fn tasks_that_end_while_containerd_is_down_are_found() -> Result<()> {
     let _turn = turn();
     let mut containerd = Containerd::start()?;
-    let mayfly = Mayfly::following("containerd", &containerd.endpoint())?;
+    let mayfly = Mayfly::with(&format!("{WITHOUT_KERNEL}[containerd]\nendpoints = [\"{}\"]\n", containerd.endpoint()))?;
     let recording = mayfly.record()?;
     run(containerd.cli().args(["run", "--detach", IMAGE, "lives-on", "sleep", "600"]))?;
     run(containerd.cli().args(["run", "--detach", IMAGE, "ends-meanwhile", "sh", "-c", "sleep 3; exit 7"]))?;
@@ -44,7 +47,8 @@ fn docker_and_its_containerd_tell_one_story() -> Result<()> {
     let _turn = turn();
     let docker = crate::docker()?;
     let (endpoint, beneath) = (docker.endpoint(), docker.containerd_endpoint());
-    let mayfly = Mayfly::with(&format!("[docker]\nendpoints = [\"{endpoint}\"]\n[containerd]\nendpoints = [\"{beneath}\"]\n"))?;
+    let mayfly =
+        Mayfly::with(&format!("{WITHOUT_KERNEL}[docker]\nendpoints = [\"{endpoint}\"]\n[containerd]\nendpoints = [\"{beneath}\"]\n"))?;
     let recording = mayfly.record()?;
     let runs = crate::amount(40, 200);
     mayfly_tests::churn(runs, 4, |n| run(docker.cli().args(["run", "--rm", "--name", &format!("job-{n}"), IMAGE, "true"])).map(drop))?;

@@ -6,12 +6,15 @@ use mayfly_tests::{IMAGE, Lifecycle, Mayfly, Result, Verdict, by_name, daemon::D
 
 use crate::turn;
 
+/// With it the deaths in question would be seen live.
+const WITHOUT_KERNEL: &str = "[ebpf]\nenabled = false\n";
+
 /// Without live restore the daemon takes its containers down with it.
 #[test]
 fn a_restart_of_dockerd_ends_its_containers() -> Result<()> {
     let _turn = turn();
     let mut docker = Docker::start(false)?;
-    let mayfly = Mayfly::following("docker", &docker.endpoint())?;
+    let mayfly = Mayfly::with(&format!("{WITHOUT_KERNEL}[docker]\nendpoints = [\"{}\"]\n", docker.endpoint()))?;
     let recording = mayfly.record()?;
     start(&docker, "kept", &[])?;
     start(&docker, "removed", &["--rm"])?;
@@ -48,7 +51,7 @@ fn a_restart_of_dockerd_ends_its_containers() -> Result<()> {
 fn containers_outlive_dockerd_with_live_restore() -> Result<()> {
     let _turn = turn();
     let mut docker = Docker::start(true)?;
-    let mayfly = Mayfly::following("docker", &docker.endpoint())?;
+    let mayfly = Mayfly::with(&format!("{WITHOUT_KERNEL}[docker]\nendpoints = [\"{}\"]\n", docker.endpoint()))?;
     let recording = mayfly.record()?;
     start(&docker, "lives-on", &[])?;
     run(docker.cli().args(["run", "--detach", "--name", "ends-meanwhile", IMAGE, "sh", "-c", "sleep 3; exit 7"]))?;
@@ -80,7 +83,7 @@ fn containers_outlive_dockerd_with_live_restore() -> Result<()> {
 fn a_killed_dockerd_is_followed_again() -> Result<()> {
     let _turn = turn();
     let mut docker = Docker::start(true)?;
-    let mayfly = Mayfly::following("docker", &docker.endpoint())?;
+    let mayfly = Mayfly::with(&format!("{WITHOUT_KERNEL}[docker]\nendpoints = [\"{}\"]\n", docker.endpoint()))?;
     let recording = mayfly.record()?;
     start(&docker, "before", &[])?;
     mayfly.wait_for_count(STARTED, 1)?;

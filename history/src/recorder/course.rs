@@ -275,6 +275,11 @@ impl<'s> Course<'s> {
         self.run_of(mark).and_then(|i| self.runs[i].start_ns())
     }
 
+    /// The time that the best witness gives of the start before a die: that of its row.
+    pub(super) fn told_start_of(&self, mark: &Mark) -> Option<Nanos> {
+        self.run_of(mark).and_then(|i| self.runs[i].starts.best_ns())
+    }
+
     /// Facts of the newest run.
     pub(super) fn newest_run(&self) -> Run {
         self.runs.last().map(Stretch::facts).unwrap_or_default()

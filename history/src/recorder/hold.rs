@@ -82,11 +82,19 @@ impl Held {
         self.event.settled || is_complete(self.event.action, &course.details_at(&self.mark))
     }
 
+    /// When it happened, as its row says. The kernel knows of a death before a runtime knows of the start.
+    fn told_ns(&self, course: &Course<'_>) -> Nanos {
+        let start =
+            if self.event.action == Action::Die && self.event.source == Witness::Ebpf { course.told_start_of(&self.mark) } else { None };
+        start.map_or(self.event.time_ns, |start| start.max(self.event.time_ns))
+    }
+
     /// Place among the events of its container: in the order of life, also where the clocks of two witnesses cross.
     pub(super) fn order(&self, course: &Course<'_>) -> (Nanos, Action) {
+        let told_ns = self.told_ns(course);
         let time_ns = match self.event.action {
-            Action::Die | Action::Destroy => course.start_of(&self.mark).map_or(self.event.time_ns, |start| start.max(self.event.time_ns)),
-            _ => self.event.time_ns,
+            Action::Die | Action::Destroy => course.start_of(&self.mark).map_or(told_ns, |start| start.max(told_ns)),
+            _ => told_ns,
         };
         (time_ns, self.event.action)
     }
@@ -100,6 +108,7 @@ impl Held {
             details.run = Run { pid: own.pid, exit_code: own.exit_code, signal: own.signal, ..details.run };
         }
         self.event.details = details;
+        self.event.time_ns = self.told_ns(course);
         if self.event.action == Action::Die {
             self.event.lifetime_ms = course.lifetime_ms(&self.mark);
         }

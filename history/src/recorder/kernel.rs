@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    hold::{self, Held},
+    hold::Held,
     ledger::{Found, Ledger, Moment},
     subject::Subject,
 };
@@ -22,9 +22,9 @@ use crate::{
 /// How long what only the kernel told waits for a runtime to tell it: Podman's log is read that late.
 const HOLD: Duration = Duration::from_secs(1);
 
-/// When an event that only the kernel told, of a container that only it knows, has waited long enough. `None`: it is no such event.
+/// When an event that only the kernel told has waited long enough for a runtime to tell it. `None`: it is no such event.
 pub(super) fn due(event: &ContainerEvent, now: Instant) -> Option<Instant> {
-    (event.source == Witness::Ebpf && event.key.endpoint.is_empty()).then(|| now + HOLD)
+    (event.source == Witness::Ebpf).then(|| now + HOLD)
 }
 
 impl Ledger {
@@ -70,7 +70,7 @@ impl Ledger {
     }
 
     /// A runtime reported `key`: what the kernel told of it until now is evidence for it, and stands no longer for itself.
-    pub(super) fn adopt(&mut self, key: &ContainerKey, now: Moment) {
+    pub(super) fn adopt(&mut self, key: &ContainerKey) {
         let Some(told) = self.kernel_only.get(&key.container_id).filter(|told| is_same(told, key)).cloned() else { return };
         let last_seen = self.subject(&told).and_then(Subject::last_seen_ns);
         let is_over = |s: &Subject| s.destroyed_ns().is_some_and(|destroyed| last_seen.is_some_and(|seen| seen > destroyed));
@@ -87,7 +87,6 @@ impl Ledger {
             // The runtime says itself what it has, and what it removed.
             let is_runtimes = matches!(held.event.action, Action::Existing | Action::Destroy);
             held.event.key = key.clone();
-            held.due = hold::due(held.event.time_ns, now.at, now.wall_ns);
             match self.find(key, &held) {
                 _ if is_runtimes => self.note_all_known(held),
                 Found::Told => self.note_all_known(held),

@@ -156,7 +156,7 @@ impl Ledger {
             Report::Event(event) => self.take_event(event, received.feed, now),
             Report::Details { key, witness, details } => {
                 self.renew(&key, details.created_ns.filter(|_| !is_dockers_means(&key, witness)), now);
-                self.adopt(&key, now);
+                self.adopt(&key);
                 let entry = self.entry(&key);
                 entry.subject.learn(witness, Via::Inspect, &details);
                 self.touch(&key);
@@ -180,7 +180,7 @@ impl Ledger {
             Action::Start => self.renew(&key, Some(event.time_ns.saturating_sub(TOLERANCE)), now),
             _ => {}
         }
-        self.adopt(&key, now);
+        self.adopt(&key);
         let entry = self.entry(&key);
         let Some(mark) = entry.subject.see(&event) else {
             self.output.known.push((feed, event.time_ns));
@@ -189,7 +189,16 @@ impl Ledger {
         };
         match entry.find(&mark) {
             Found::Told => self.output.known.push((feed, event.time_ns)),
-            Found::Held(at) => entry.held[at].merge(event, mark, Some(feed)),
+            Found::Held(at) => {
+                // What the kernel told waited for this.
+                let due = kernel::due(&event, now.at).unwrap_or_else(|| hold::due(event.time_ns, now.at, now.wall_ns));
+                let held = &mut entry.held[at];
+                held.merge(event, mark, Some(feed));
+                if due < held.due {
+                    held.due = due;
+                    self.alarms.push(Reverse((due, key.clone())));
+                }
+            }
             Found::New if event.action.is_trifle() && !entry.bucket.get_or_insert_with(|| Bucket::new(now.at)).admit(now.at) => {
                 feed.count_rejected();
                 entry.subject.tell(&mark);

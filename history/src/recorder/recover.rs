@@ -42,7 +42,7 @@ impl Ledger {
     pub(super) fn take_listed(&mut self, snapshot: &Snapshot, key: &ContainerKey, state: State, details: &Details, now: Moment) {
         // A list that was taken well after its removal shows the next container of that id.
         self.renew(key, details.created_ns.or(Some(snapshot.taken_ns.saturating_sub(TOLERANCE))), now);
-        self.adopt(key, now);
+        self.adopt(key);
         let was_known = self.is_known(key);
         let (witness, taken_ns) = (snapshot.witness, snapshot.taken_ns);
         let subject = self.subject_or_new(key);

@@ -87,6 +87,21 @@ fn a_container_that_nobody_reports_is_the_kernels() {
 }
 
 #[test]
+fn a_death_that_only_the_kernel_tells_is_not_before_the_start_that_the_runtime_told() {
+    let (mut bench, key) = (Bench::new(), docker("c1"));
+    let mut events = [life(&key, T0), reported(&key, Witness::Docker, T0)].concat();
+    // Docker tells of the start after the end, and of the end never.
+    events.retain(|e| !(e.source == Witness::Docker && matches!(e.action, Action::Die | Action::Destroy)));
+    let start = events.iter_mut().find(|e| e.source == Witness::Docker && e.action == Action::Start).unwrap();
+    start.time_ns = T0 + 170 * MS;
+    events.sort_by_key(|e| e.time_ns);
+    bench.live(events);
+    bench.finish();
+    let told = bench.told(&key);
+    assert_eq!(told, [(Action::Create, T0), (Action::Start, T0 + 170 * MS), (Action::Die, T0 + 170 * MS)]);
+}
+
+#[test]
 fn a_runtime_that_is_late_within_the_wait_tells_it_alone() {
     let (mut bench, key) = (Bench::new(), docker("c1"));
     bench.live(life(&key, T0));
