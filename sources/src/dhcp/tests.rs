@@ -151,7 +151,32 @@ fn questions_are_remembered_in_a_bounded_number() {
     assert!(format!("{dialogues:?}").matches("Asked").count() <= 4096);
 }
 
+/// Options at which a decoder that reads them all would stumble, and one that is cut.
+#[test]
+fn hostile_options_hide_no_lease() {
+    let whole = server(MessageType::Ack, 1, ADDRESS);
+    let payload = datagram(&whole).unwrap().payload;
+    for hostile in [&[121, 5, 99, 1, 1, 1, 1][..], &[152, 0], &[151, 0], &[81, 0], &[94, 1, 1], &[12, 2, 0xff, 0xfe], &[82, 3, 1, 9, 9]] {
+        let mut bytes = payload.to_vec();
+        bytes.splice(240..240, hostile.iter().copied());
+        let heard = message(&packet(SERVER.into(), 68, &bytes)).unwrap();
+        assert_eq!(heard.addresses, [(ADDRESS.into(), Some(3600))], "{hostile:?}");
+    }
+    let cut = [payload.get(..240).unwrap(), &[50, 4, 1]].concat();
+    assert!(message(&packet(SERVER.into(), 68, &cut)).is_err());
+}
+
 proptest! {
+    /// Bytes behind a header that is right reach the options.
+    #[test]
+    fn any_options_are_read_or_refused(options in prop::collection::vec(any::<u8>(), 0..300)) {
+        let whole = server(MessageType::Ack, 1, ADDRESS);
+        let bytes = [datagram(&whole).unwrap().payload.get(..240).unwrap(), &options].concat();
+        let _ = message(&packet(SERVER.into(), 68, &bytes));
+        let reply = [&[7, 1, 2, 3], &*options].concat();
+        let _ = message(&packet(Ipv6Addr::LOCALHOST.into(), 546, &reply));
+    }
+
     #[test]
     fn any_packet_is_a_message_or_an_error(payload in prop::collection::vec(any::<u8>(), 0..400), port in prop::sample::select(vec![67u16, 547]), kind: bool) {
         let from: IpAddr = if kind { SERVER.into() } else { Ipv6Addr::LOCALHOST.into() };

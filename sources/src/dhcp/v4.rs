@@ -8,17 +8,20 @@ use dhcproto::{
 
 use super::dialogue::{Message, Says, given, hex};
 
+/// Header and cookie; then come the options.
+const HEADER: usize = 240;
+const COOKIE: [u8; 4] = [99, 130, 83, 99];
+/// Names of server and file, which say nothing of addresses.
+const NAMES: std::ops::Range<usize> = 44..236;
+const LONGEST_HARDWARE: u8 = 16;
+
 /// Reads a message.
 ///
 /// # Errors
 /// The bytes are none.
 pub(super) fn decode(payload: &[u8]) -> Result<Message, DecodeError> {
-    // The library trusts the length that is told of the hardware address, whose field has sixteen bytes.
-    const HARDWARE: u8 = 16;
-    if payload.get(2).is_some_and(|length| *length > HARDWARE) {
-        return Err(DecodeError::NotEnoughBytes);
-    }
-    let dhcp = Dhcp::decode(&mut Decoder::new(payload))?;
+    let plain = plain(payload).ok_or(DecodeError::NotEnoughBytes)?;
+    let dhcp = Dhcp::decode(&mut Decoder::new(&plain))?;
     let option = |code| dhcp.opts().get(code);
     let requested = match option(OptionCode::RequestedIpAddress) {
         Some(DhcpOption::RequestedIpAddress(address)) => given(*address),
@@ -60,4 +63,42 @@ pub(super) fn decode(payload: &[u8]) -> Result<Message, DecodeError> {
         },
         server_address: server,
     })
+}
+
+/// The message without what is of no interest here: the library panics at some options that are not as they should be.
+fn plain(payload: &[u8]) -> Option<Vec<u8>> {
+    let (header, mut options) = payload.split_at_checked(HEADER)?;
+    if header[2] > LONGEST_HARDWARE || !header.ends_with(&COOKIE) {
+        return None;
+    }
+    let mut plain = header.to_vec();
+    plain[NAMES].fill(0);
+    while let [code, rest @ ..] = options {
+        match code {
+            0 => options = rest,
+            255 => break,
+            _ => {
+                let (length, rest) = rest.split_first()?;
+                let (value, rest) = rest.split_at_checked((*length).into())?;
+                if is_wanted(*code, value) {
+                    plain.extend([*code, *length]);
+                    plain.extend_from_slice(value);
+                }
+                options = rest;
+            }
+        }
+    }
+    plain.push(255);
+    Some(plain)
+}
+
+/// Whether it is an option that [`decode`] reads, in its form: host name, address, time, type of message, server, client.
+fn is_wanted(code: u8, value: &[u8]) -> bool {
+    match code {
+        12 => std::str::from_utf8(value).is_ok(),
+        50 | 51 | 54 => value.len() == 4,
+        53 => value.len() == 1,
+        61 => true,
+        _ => false,
+    }
 }

@@ -22,7 +22,8 @@ pub(super) fn decode(payload: &[u8], from: IpAddr) -> Result<Message, DecodeErro
     for relays in 0..=MOST_RELAYS {
         if !matches!(payload.first().map(|kind| MessageType::from(*kind)), Some(MessageType::RelayForw | MessageType::RelayRepl)) {
             // A relay's address is not the server's.
-            return Ok(message(&Dhcp::decode(&mut Decoder::new(payload))?, (relays == 0).then_some(from)));
+            let plain = plain(payload).ok_or(DecodeError::NotEnoughBytes)?;
+            return Ok(message(&Dhcp::decode(&mut Decoder::new(&plain))?, (relays == 0).then_some(from)));
         }
         match relayed(payload)? {
             Some(within) => payload = within,
@@ -44,6 +45,60 @@ fn relayed(payload: &[u8]) -> Result<Option<&[u8]>, DecodeError> {
         }
     }
     Ok(None)
+}
+
+const CLIENT_ID: u16 = 1;
+const SERVER_ID: u16 = 2;
+const IA_NA: u16 = 3;
+const IA_TA: u16 = 4;
+const IA_ADDRESS: u16 = 5;
+/// An address and its two lifetimes.
+const ADDRESS: usize = 24;
+
+/// The message without what is of no interest here: the library subtracts from the lengths of some options unchecked.
+fn plain(payload: &[u8]) -> Option<Vec<u8>> {
+    let (header, options) = payload.split_at_checked(4)?;
+    let mut plain = header.to_vec();
+    each_option(options, |code, value| {
+        let of_association = |head: usize| {
+            let (own, within) = value.split_at_checked(head)?;
+            let mut association = own.to_vec();
+            each_option(within, |code, value| {
+                put(&mut association, code, value.get(..ADDRESS).filter(|_| code == IA_ADDRESS).unwrap_or_default());
+                Some(())
+            })?;
+            Some(association)
+        };
+        match code {
+            CLIENT_ID | SERVER_ID => put(&mut plain, code, value),
+            IA_NA => put(&mut plain, code, &of_association(12)?),
+            IA_TA => put(&mut plain, code, &of_association(4)?),
+            _ => {}
+        }
+        Some(())
+    })?;
+    Some(plain)
+}
+
+/// Hands out code and value of each option. `None`: they are cut.
+fn each_option(mut options: &[u8], mut take: impl FnMut(u16, &[u8]) -> Option<()>) -> Option<()> {
+    while !options.is_empty() {
+        let (head, rest) = options.split_first_chunk::<4>()?;
+        let [code, length] = [[head[0], head[1]], [head[2], head[3]]].map(u16::from_be_bytes);
+        let (value, rest) = rest.split_at_checked(length.into())?;
+        take(code, value)?;
+        options = rest;
+    }
+    Some(())
+}
+
+/// Adds an option; one without a value is left out.
+fn put(message: &mut Vec<u8>, code: u16, value: &[u8]) {
+    if let (false, Ok(length)) = (value.is_empty(), u16::try_from(value.len())) {
+        message.extend(code.to_be_bytes());
+        message.extend(length.to_be_bytes());
+        message.extend_from_slice(value);
+    }
 }
 
 fn message(dhcp: &Dhcp, from: Option<IpAddr>) -> Message {
