@@ -9,7 +9,10 @@ use std::{
 
 use mayfly_history::container::ContainerKey;
 
-use crate::{attribution::container_here, records::Cgroups};
+use crate::{
+    attribution::{Named, container_here},
+    records::Cgroups,
+};
 
 /// Cgroups that are gone and still known: the last exits and closed connections come after them.
 const KEEP_GONE: usize = 4096;
@@ -45,18 +48,19 @@ pub(crate) fn legacy_hierarchy() -> u32 {
 }
 
 impl CgroupMap {
-    /// Learns the cgroups that exist now, and tells of each.
-    pub(crate) fn learn_existing(&mut self, mut tell: impl FnMut(Hierarchy, u64, &str)) {
+    /// Learns the cgroups that exist now, and tells of those that are containers'.
+    pub(crate) fn learn_existing(&mut self, mut tell: impl FnMut(Hierarchy, u64, &str, &Named<'_>)) {
         for (hierarchy, mountpoint) in mounts(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()) {
             self.learn_below(hierarchy, Path::new(mountpoint), "/", &mut tell);
         }
     }
 
-    fn learn_below(&mut self, hierarchy: Hierarchy, folder: &Path, path: &str, tell: &mut impl FnMut(Hierarchy, u64, &str)) {
+    fn learn_below(&mut self, hierarchy: Hierarchy, folder: &Path, path: &str, tell: &mut impl FnMut(Hierarchy, u64, &str, &Named<'_>)) {
         // A cgroup may go while it is looked at.
         let Ok(metadata) = fs::metadata(folder) else { return };
-        self.made(hierarchy, metadata.ino(), path);
-        tell(hierarchy, metadata.ino(), path);
+        if let Some(named) = self.made(hierarchy, metadata.ino(), path) {
+            tell(hierarchy, metadata.ino(), path, &named);
+        }
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir())
                 && let Some(name) = entry.file_name().to_str()
@@ -66,14 +70,16 @@ impl CgroupMap {
         }
     }
 
-    /// A cgroup came into being.
-    pub(crate) fn made(&mut self, hierarchy: Hierarchy, id: u64, path: &str) {
-        self.owners.insert((hierarchy, id), owner(path));
+    /// A cgroup came into being. Returns the container that it is of.
+    pub(crate) fn made<'p>(&mut self, hierarchy: Hierarchy, id: u64, path: &'p str) -> Option<Named<'p>> {
+        let named = container_here(path);
+        self.owners.insert((hierarchy, id), owner(named.as_ref()));
+        named
     }
 
     /// A process was moved into a cgroup, which may have been made unseen.
     pub(crate) fn joined(&mut self, hierarchy: Hierarchy, id: u64, path: &str) {
-        self.owners.entry((hierarchy, id)).or_insert_with(|| owner(path));
+        self.owners.entry((hierarchy, id)).or_insert_with(|| owner(container_here(path).as_ref()));
     }
 
     /// A cgroup is gone. Returns the pairs that need no longer be known in the kernel.
@@ -115,7 +121,7 @@ impl CgroupMap {
         let Ok(lines) = fs::read_to_string(format!("/proc/{pid}/cgroup")) else { return };
         for (hierarchy, path) in cgroup_paths(&lines) {
             let id = if hierarchy == Hierarchy::Unified { cgroups.unified } else { cgroups.legacy };
-            self.owners.entry((hierarchy, id)).or_insert_with(|| owner(path));
+            self.owners.entry((hierarchy, id)).or_insert_with(|| owner(container_here(path).as_ref()));
         }
     }
 }
@@ -144,8 +150,8 @@ pub(crate) fn hierarchy_mounts() -> Vec<(Hierarchy, PathBuf)> {
     mounts(&mountinfo).into_iter().map(|(hierarchy, mountpoint)| (hierarchy, mountpoint.into())).collect()
 }
 
-fn owner(path: &str) -> Owner {
-    container_here(path).map_or(Owner::Host, |named| Owner::Container(named.key()))
+fn owner(named: Option<&Named<'_>>) -> Owner {
+    named.map_or(Owner::Host, |named| Owner::Container(named.key()))
 }
 
 /// Finds the folder of a cgroup's path, in whichever hierarchy has one.

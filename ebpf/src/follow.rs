@@ -27,7 +27,6 @@ use std::collections::HashMap;
 
 use crate::{
     EbpfConfig, LoadError, Probes,
-    attribution::container_here,
     cgroups::{self, CgroupMap, legacy_hierarchy},
     clock::Clock,
     fallback::fall_back,
@@ -124,11 +123,7 @@ pub fn follow(config: &EbpfConfig, feed: Feed, sinks: KernelSinks) -> io::Result
         page_size: u64::try_from(page_size()).unwrap_or(4096),
     };
     let taken_ns = now();
-    interpreter.cgroups.learn_existing(|hierarchy, id, path| {
-        if let Some(named) = container_here(path) {
-            interpreter.lives.found(hierarchy, id, path, &named);
-        }
-    });
+    interpreter.cgroups.learn_existing(|hierarchy, id, path, named| interpreter.lives.found(hierarchy, id, path, named));
     interpreter.programs.learn_existing();
     let snapshot = interpreter.lives.list(taken_ns, sinks.blind_since, cgroups::folders());
     sinks.containers.push(&feed, Report::Snapshot(Box::new(snapshot)));

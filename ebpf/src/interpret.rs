@@ -15,7 +15,6 @@ use mayfly_history::{
 };
 
 use crate::{
-    attribution::container_here,
     cgroups::{CgroupMap, Hierarchy, Owner},
     clock::Clock,
     images::ExcludedImages,
@@ -72,8 +71,7 @@ impl Interpreter {
             }
             Record::CgroupMade { change, path } => {
                 let (hierarchy, path) = (hierarchy(change.hierarchy), String::from_utf8_lossy(path));
-                self.cgroups.made(hierarchy, change.id, &path);
-                if let Some(named) = container_here(&path) {
+                if let Some(named) = self.cgroups.made(hierarchy, change.id, &path) {
                     self.lives.made(hierarchy, change.id, &path, &named, self.clock.unix(change.header.boot_ns));
                 }
                 Heard::Nothing

@@ -74,8 +74,6 @@ pub(super) struct Batch {
     dirty: BTreeSet<ContainerKey>,
     former: Vec<Subject>,
     forgotten: Vec<ContainerKey>,
-    /// Intervals to remove: key and start.
-    withdrawn: Vec<(ContainerKey, Nanos)>,
     cursors: BTreeMap<String, Cursor>,
     pub(super) gaps: Vec<Gap>,
     pub(super) sources: Option<Vec<FeedStatus>>,
@@ -93,7 +91,6 @@ impl Batch {
             && self.dirty.is_empty()
             && self.former.is_empty()
             && self.forgotten.is_empty()
-            && self.withdrawn.is_empty()
             && self.cursors.is_empty()
             && self.gaps.is_empty()
             && self.notes.is_empty()
@@ -188,10 +185,11 @@ impl Batch {
         self.forgotten.drain(..excess);
     }
 
-    /// Intervals of what turned out to be another container.
-    pub(super) fn withdraw(&mut self, withdrawn: Vec<(ContainerKey, Vec<Nanos>)>) {
-        self.withdrawn
-            .extend(withdrawn.into_iter().flat_map(|(key, starts)| starts.into_iter().map(move |from_ns| (key.clone(), from_ns))));
+    /// Removes the intervals of what turned out to be another container.
+    pub(super) fn withdraw(&mut self, key: &ContainerKey, starts: &[Nanos]) {
+        for from_ns in starts {
+            self.remove_interval(logs::CONTAINER_HISTORY, *from_ns, key.container_id.to_string(), scope(key));
+        }
     }
 
     pub(super) fn set_cursor(&mut self, stream: String, cursor: Cursor) {
@@ -273,9 +271,6 @@ impl Batch {
             if let Ok(bytes) = serde_json::to_vec(subject) {
                 tx.put_subject(&subject_key(key), &bytes)?;
             }
-        }
-        for (key, from_ns) in &self.withdrawn {
-            tx.remove_interval(history.log, &key.container_id, &scope(key), *from_ns)?;
         }
         for key in &self.forgotten {
             tx.remove_subject(&subject_key(key))?;

@@ -293,7 +293,7 @@ impl Worker {
         self.batch.add_known(output.known);
         self.batch.add_dirty(output.dirty);
         self.batch.add_former(output.former);
-        self.batch.withdraw(output.withdrawn);
+        output.withdrawn.iter().for_each(|(key, starts)| self.batch.withdraw(key, starts));
         self.batch.forget(output.forgotten);
         for feed in self.shared.feeds() {
             feed.take_gaps().into_iter().for_each(|gap| self.gaps.put(gap));

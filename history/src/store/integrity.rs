@@ -3,7 +3,8 @@
 use std::{
     path::Path,
     sync::mpsc::{Receiver, TryRecvError, sync_channel},
-    thread,
+    thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use rusqlite::{Connection, InterruptHandle, OpenFlags};
@@ -12,6 +13,8 @@ use rusqlite::{Connection, InterruptHandle, OpenFlags};
 pub(super) struct Integrity {
     findings: Receiver<Result<String, rusqlite::Error>>,
     interrupt: InterruptHandle,
+    /// `None`: it could not be started.
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Integrity {
@@ -25,10 +28,9 @@ impl Integrity {
             // Nobody may be there to hear it any more.
             let _ = tell.send(finding);
         };
-        if let Err(error) = thread::Builder::new().name("integrity".into()).spawn(check) {
-            tracing::warn!(%error, "the store is not checked");
-        }
-        Ok(Self { findings, interrupt })
+        let thread = thread::Builder::new().name("integrity".into()).spawn(check);
+        let thread = thread.inspect_err(|error| tracing::warn!(%error, "the store is not checked")).ok();
+        Ok(Self { findings, interrupt, thread })
     }
 
     /// `None` while it runs; then `ok` or what was found, once. An empty text: the check did not come to an end.
@@ -53,7 +55,14 @@ impl std::fmt::Debug for Integrity {
 }
 
 impl Drop for Integrity {
+    /// Ends the check, and returns when its connection is closed.
     fn drop(&mut self) {
-        self.interrupt.interrupt();
+        let Some(thread) = self.thread.take() else { return };
+        // To interrupt a check that has not begun yet does nothing.
+        while !thread.is_finished() {
+            self.interrupt.interrupt();
+            thread::sleep(Duration::from_millis(1));
+        }
+        drop(thread.join());
     }
 }

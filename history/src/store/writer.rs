@@ -49,6 +49,8 @@ pub struct IntervalLog(pub(super) usize);
 /// Writes the store. The caller holds the state directory's lock: there is one writer per directory.
 #[derive(Debug)]
 pub struct Writer {
+    /// Dropped first: while its check reads, the last connection is not the one that closes, and the WAL stays behind.
+    pub(super) chores: Chores,
     pub(super) conn: Connection,
     pub(super) dir: PathBuf,
     pub(super) options: StoreOptions,
@@ -61,7 +63,6 @@ pub struct Writer {
     pub(super) histories: Vec<History>,
     alive: Alive,
     pub(super) reserve: Reserve,
-    pub(super) chores: Chores,
 }
 
 /// An event table and how much of it waits to be sealed.
@@ -131,9 +132,9 @@ impl Writer {
 
     /// Puts a damaged file aside and begins a new one, in a newer generation. Logs must be asked for again.
     pub fn set_aside(self) -> Result<Opened, StoreError> {
-        let Self { conn, dir, options, machine, .. } = self;
+        let Self { chores, conn, dir, options, machine, .. } = self;
         // Nothing can be done about a damaged file that does not even close.
-        drop(conn);
+        drop((chores, conn));
         let aside = open::set_aside(&dir)?;
         let opened = Self::open_on(&dir, &options, &machine)?;
         Ok(Opened { set_aside: opened.set_aside.or(Some(aside)), ..opened })

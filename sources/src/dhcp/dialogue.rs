@@ -51,7 +51,8 @@ pub(super) enum Says {
 #[derive(Debug)]
 struct Asked {
     message: Message,
-    answered: Option<LeaseAction>,
+    /// The newest answer, and whose it was.
+    answered: Option<(LeaseAction, Option<IpAddr>)>,
 }
 
 /// The dialogues on one link.
@@ -63,7 +64,7 @@ pub(super) struct Dialogues {
 
 impl Dialogues {
     /// Takes a message that was seen on `interface`; `own_mac` is that interface's. Returns what happened.
-    pub(super) fn hear(&mut self, message: Message, interface: &str, own_mac: Option<&str>, time_ns: Nanos) -> Vec<LeaseEvent> {
+    pub(super) fn hear(&mut self, mut message: Message, interface: &str, own_mac: Option<&str>, time_ns: Nanos) -> Vec<LeaseEvent> {
         let Some(says) = message.says else { return Vec::new() };
         let action = match says {
             Says::Discover => LeaseAction::Discover,
@@ -75,13 +76,13 @@ impl Dialogues {
             Says::Ack if self.asked.get(&message.transaction).is_some_and(|asked| asked.message.has_it) => LeaseAction::Renewed,
             Says::Ack => LeaseAction::Assigned,
         };
-        let mut message = message;
         match says {
             Says::Discover | Says::Request => self.remember(message.clone()),
             Says::Offer | Says::Ack | Says::Nak => {
                 if let Some(asked) = self.asked.get_mut(&message.transaction) {
                     // The same answer, relayed or repeated.
-                    if asked.answered.replace(action) == Some(action) {
+                    let answer = (action, message.server_address);
+                    if asked.answered.replace(answer) == Some(answer) {
                         return Vec::new();
                     }
                     message.complete(&asked.message);

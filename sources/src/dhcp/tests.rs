@@ -86,6 +86,22 @@ fn an_answer_that_is_seen_twice_is_told_once_and_a_renewal_is_no_new_lease() {
 }
 
 #[test]
+fn two_servers_that_offer_are_both_told() {
+    let other = Ipv4Addr::new(10, 0, 0, 2);
+    let offer = |from: Ipv4Addr| {
+        let zero = Ipv4Addr::UNSPECIFIED;
+        let mut message = v4::Message::new_with_id(1, zero, ADDRESS, from, zero, &MAC);
+        message.set_opcode(v4::Opcode::BootReply);
+        message.opts_mut().insert(V4::MessageType(MessageType::Offer));
+        message.opts_mut().insert(V4::ServerIdentifier(from));
+        packet(from.into(), 68, &message.to_vec().unwrap())
+    };
+    let events = told(&[client(MessageType::Discover, 1, None, []), offer(SERVER), offer(other), offer(other)]);
+    let servers: Vec<_> = events.iter().filter(|e| e.action == LeaseAction::Offer).map(|e| e.lease.server_address).collect();
+    assert_eq!(servers, [Some(SERVER.into()), Some(other.into())]);
+}
+
+#[test]
 fn what_is_refused_declined_or_given_back_names_its_address() {
     let packets = [
         client(MessageType::Request, 1, None, [V4::RequestedIpAddress(ADDRESS)]),
