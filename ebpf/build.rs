@@ -9,21 +9,25 @@ use std::{
     process::Command,
 };
 
+/// The probes, those that know no types, and what only a test reads.
+const OBJECTS: [&str; 3] = ["probes", "plain", "layout"];
+
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(probes)");
     println!("cargo::rerun-if-env-changed=CLANG");
     println!("cargo::rerun-if-changed=bpf");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let Some(clang) = find_clang() else {
-        for object in ["probes.o", "layout.o"] {
-            fs::write(out.join(object), []).expect("OUT_DIR is writable");
+        for name in OBJECTS {
+            fs::write(out.join(name).with_extension("o"), []).expect("OUT_DIR is writable");
         }
         // A file that never exists: look for clang again at the next build.
         println!("cargo::rerun-if-changed=bpf/no-clang");
         return;
     };
-    compile(&clang, "probes", &out);
-    compile(&clang, "layout", &out);
+    for name in OBJECTS {
+        compile(&clang, name, &out);
+    }
     println!("cargo::rustc-cfg=probes");
 }
 

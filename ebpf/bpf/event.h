@@ -14,6 +14,8 @@
 #define NAME_SIZE  256
 #define NAMES_SIZE 2048
 
+#define STATUS_UNKNOWN (~0U)
+
 enum event_kind {
 	EVENT_EXEC = 1,
 	EVENT_EXIT,
@@ -68,8 +70,8 @@ struct exec {
 /* The last thread of a process is gone. */
 struct exit {
 	struct event_header header;
-	__u64 started_boot_ns;
-	__u32 status; /* as wait(2) reports it */
+	__u64 started_boot_ns; /* 0: not known */
+	__u32 status; /* as wait(2) reports it, or STATUS_UNKNOWN */
 	__u32 reserved;
 	char comm[COMM_SIZE];
 };

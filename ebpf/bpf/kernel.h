@@ -7,6 +7,7 @@
 #ifndef MAYFLY_KERNEL_H
 #define MAYFLY_KERNEL_H
 
+#include "abi.h"
 #include <linux/types.h>
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -224,35 +225,9 @@ struct inet_sock {
 
 #pragma clang attribute pop
 
-/* What a tracepoint of a system call passes; as its `format` in tracefs says, and so stable. */
-struct syscall_enter {
-	__u64 common;
-	__u64 number;
-	__u64 args[6];
-};
-
-struct syscall_exit {
-	__u64 common;
-	__u64 number;
-	__s64 result;
-};
-
 #define MM_FILEPAGES	  0
 #define MM_ANONPAGES	  1
 #define MM_SHMEMPAGES	  3
 #define SIGNAL_GROUP_EXIT 0x4
-#define PROC_PID_INIT_INO 0xEFFFFFFCU /* inode of the first pid namespace, part of the ABI */
-#define AF_INET		  2
-#define AF_INET6	  10
-#define AT_FDCWD	  (-100)
-#define MS_REMOUNT	  32
-#define MS_BIND		  4096
-#define MS_MOVE		  8192
-#define IPPROTO_UDP	  17
-#define TCP_ESTABLISHED	  1
-#define TCP_SYN_SENT	  2
-#define TCP_SYN_RECV	  3
-#define TCP_CLOSE	  7
-#define TCP_LISTEN	  10
 
 #endif

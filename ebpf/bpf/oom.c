@@ -48,20 +48,10 @@ int BPF_PROG(on_mark_victim, struct task_struct *victim)
 	return 0;
 }
 
-/* And takes this one: the reader finds out the rest, while the victim dies. */
+/* And takes this one. */
 SEC("tp_btf/mark_victim")
 int BPF_PROG(on_mark_victim_pid, int victim)
 {
-	struct oom_kill *kill = reserve(EVENT_OOM_KILL, sizeof(*kill));
-
-	if (!kill)
-		return 0;
-	__builtin_memset(kill, 0, sizeof(*kill));
-	kill->header.kind = EVENT_OOM_KILL;
-	kill->header.size = sizeof(*kill);
-	kill->header.boot_ns = bpf_ktime_get_boot_ns();
-	kill->header.pid = victim;
-	kill->header.uid = kill->header.gid = kill->header.euid = kill->header.auid = ~0;
-	submit(kill);
+	tell_victim(victim);
 	return 0;
 }

@@ -3,10 +3,13 @@
 #include "event.h"
 #include "kernel.h"
 #include "ring.h"
+#include "cgroup.h"
 #include "task.h"
 #include "admission.h"
 #include "exclude.h"
 #include "path.h"
+#include "datagram.h"
+#include "victim.h"
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_tracing.h>
 

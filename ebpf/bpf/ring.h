@@ -56,6 +56,15 @@ static __always_inline __u64 wakeup(void)
 	return BPF_RB_FORCE_WAKEUP;
 }
 
+static __always_inline void begin(struct event_header *header, __u32 kind, __u32 size,
+				  __u64 boot_ns, struct cgroups *cgroups)
+{
+	header->kind = kind;
+	header->size = size;
+	header->boot_ns = boot_ns;
+	header->cgroups = *cgroups;
+}
+
 /* Room for a record of a fixed size, or NULL: the loss is counted. */
 #define reserve(kind, size)                                                                        \
 	({                                                                                         \

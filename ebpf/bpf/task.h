@@ -3,14 +3,12 @@
 #ifndef MAYFLY_TASK_H
 #define MAYFLY_TASK_H
 
+#include "cgroup.h"
 #include "event.h"
 #include "kernel.h"
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 #include <stdbool.h>
-
-/* Number of the v1 hierarchy that has the `pids` controller; 0 where that is in the unified one. */
-const volatile __u32 legacy_hierarchy = 0;
 
 static __always_inline struct cgroups cgroups_of(struct task_struct *task)
 {
@@ -26,15 +24,6 @@ static __always_inline struct cgroups cgroups_of(struct task_struct *task)
 		cgroups.legacy = states[pids]->cgroup->kn->id;
 	}
 	return cgroups;
-}
-
-static __always_inline void begin(struct event_header *header, __u32 kind, __u32 size,
-				  __u64 boot_ns, struct cgroups *cgroups)
-{
-	header->kind = kind;
-	header->size = size;
-	header->boot_ns = boot_ns;
-	header->cgroups = *cgroups;
 }
 
 /* A pid's own entry in its array of numbers, one for each namespace that it is in. */

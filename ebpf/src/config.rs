@@ -25,6 +25,9 @@ pub struct EbpfConfig {
     pub exclude_images: Vec<String>,
     /// Size of the ring between the kernel and the recorder, in KiB; rounded up to a power of two. Default 2048.
     pub ring_kib: u32,
+    /// Where sysfs is; for tests.
+    #[serde(skip)]
+    pub sysfs: PathBuf,
 }
 
 impl Default for EbpfConfig {
@@ -38,6 +41,7 @@ impl Default for EbpfConfig {
             exclude_paths: Vec::new(),
             exclude_images: Vec::new(),
             ring_kib: 2048,
+            sysfs: "/sys".into(),
         }
     }
 }

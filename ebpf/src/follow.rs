@@ -26,16 +26,19 @@ use rustix::{
 use std::collections::HashMap;
 
 use crate::{
-    EbpfConfig, LoadError, Probes,
+    EbpfConfig, Probes,
     cgroups::{self, CgroupMap, legacy_hierarchy},
     clock::Clock,
+    error::WANTS_BTF,
     fallback::fall_back,
     images::ExcludedImages,
     interpret::{Heard, Interpreter},
     lives::Lives,
     load,
+    proc::Proc,
     programs::Programs,
-    records::{Cgroups, Record},
+    records::{Cgroups, Record, STATUS_UNKNOWN},
+    statuses::Statuses,
 };
 
 /// While events come, the ring is looked at so often.
@@ -99,19 +102,17 @@ pub fn follow(config: &EbpfConfig, feed: Feed, sinks: KernelSinks) -> io::Result
         Err(error) => {
             let follower = fall_back(config.host_processes, &feed, &sinks.processes)?;
             let meanwhile = if follower.is_some() { "; meanwhile the process connector tells of processes only" } else { "" };
-            feed.disabled(explain(&error), format!("{}{meanwhile}", error.remedy()));
+            feed.disabled(error.explain(), format!("{}{meanwhile}", error.remedy()));
             return Ok(follower);
         }
     };
-    for (tracepoint, reason) in probes.refused() {
-        tracing::warn!(tracepoint, reason, "the kernel does not offer this tracepoint as expected");
-    }
-    // The verifier's log is long.
-    let missing: Vec<_> =
-        probes.refused().iter().map(|(hook, reason)| format!("{hook}: {}", reason.lines().next().unwrap_or_default())).collect();
-    if !missing.is_empty() {
-        feed.complain(format!("not heard on this kernel: {}", missing.join("; ")));
-    }
+    let statuses = match probes.plain_because().map(|_| Statuses::open()) {
+        Some(Err(error)) => {
+            tracing::warn!(%error, "the process connector cannot be had: exits come without their status");
+            None
+        }
+        opened => opened.and_then(Result::ok),
+    };
     // What exists is learnt after the probes are in place: a cgroup made meanwhile is told twice, never missed.
     let mut interpreter = Interpreter {
         cgroups: CgroupMap::default(),
@@ -121,16 +122,18 @@ pub fn follow(config: &EbpfConfig, feed: Feed, sinks: KernelSinks) -> io::Result
         host_processes: config.host_processes,
         excluded_images: ExcludedImages::new(config.exclude_images.clone(), sinks.directory.clone()),
         page_size: u64::try_from(page_size()).unwrap_or(4096),
+        asks: probes.plain_because().map(|_| Proc::new()),
     };
     let taken_ns = now();
     interpreter.cgroups.learn_existing(|hierarchy, id, path, named| interpreter.lives.found(hierarchy, id, path, named));
     interpreter.programs.learn_existing();
     let snapshot = interpreter.lives.list(taken_ns, sinks.blind_since, cgroups::folders());
     sinks.containers.push(&feed, Report::Snapshot(Box::new(snapshot)));
-    let reader = Reader { probes, interpreter, feed, sinks, fill_level: u64::from(config.ring_bytes()) / 4, books: Books::default() };
+    let fill_level = u64::from(config.ring_bytes()) / 4;
+    let reader = Reader { probes, statuses, interpreter, feed, sinks, fill_level, books: Books::default() };
     spawn("mayfly-ebpf", |stop| {
         let waker = Waker::new(&reader.probes.ring, stop)?;
-        reader.feed.running();
+        reader.begin();
         Ok(move || reader.run(&waker))
     })
     .map(Some)
@@ -156,20 +159,6 @@ impl Follower {
             tracing::error!("the thread that follows the probes panicked");
         }
     }
-}
-
-/// The error and its causes, in one line.
-fn explain(error: &LoadError) -> String {
-    let mut line = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        // The verifier's log is long.
-        let text = error.to_string();
-        line.push_str(": ");
-        line.push_str(text.lines().next().unwrap_or_default());
-        cause = error.source();
-    }
-    line
 }
 
 /// Waits for the kernel to tell something, or for the end.
@@ -211,6 +200,8 @@ struct Books {
 
 struct Reader {
     probes: Probes,
+    /// How processes ended, where the probes do not tell.
+    statuses: Option<Statuses>,
     interpreter: Interpreter,
     feed: Feed,
     sinks: KernelSinks,
@@ -219,6 +210,31 @@ struct Reader {
 }
 
 impl Reader {
+    /// Says that the kernel is listened to from now on, and what is not heard.
+    fn begin(&self) {
+        for (hook, reason) in self.probes.refused() {
+            tracing::warn!(hook, reason, "the kernel does not offer this hook as expected");
+        }
+        // The verifier's log is long.
+        let missing = |(hook, reason): &(&str, String)| format!("{hook}: {}", reason.lines().next().unwrap_or_default());
+        let missing: Vec<_> = self.probes.refused().iter().map(missing).collect();
+        let mut complaints = Vec::new();
+        if let Some(because) = self.probes.plain_because() {
+            let codes = if self.statuses.is_some() { "" } else { ", no exit codes" };
+            complaints.push(format!(
+                "cannot read the kernel's type information (BTF): {because}; plain tracepoints tell less: no arguments and namespaces of \
+                 processes that end at once, no accepted connections{codes}"
+            ));
+        }
+        if !missing.is_empty() {
+            complaints.push(format!("not heard on this kernel: {}", missing.join("; ")));
+        }
+        if !complaints.is_empty() {
+            self.feed.complain(complaints.join("; "));
+        }
+        self.feed.running_with(if self.probes.plain_because().is_some() { WANTS_BTF } else { "" });
+    }
+
     fn run(mut self, waker: &Waker) {
         self.books.at_ns = now();
         let mut next_accounts = Instant::now() + ACCOUNTING;
@@ -258,7 +274,10 @@ impl Reader {
             let Some(bytes) = self.probes.ring.next() else { break };
             read += 1;
             let heard = match Record::parse(&bytes) {
-                Ok(record) => self.interpreter.hear(&record),
+                Ok(mut record) => {
+                    add_status(&mut record, self.statuses.as_mut(), &self.feed);
+                    self.interpreter.hear(&record)
+                }
                 Err(malformed) => {
                     self.feed.reject(malformed.to_string());
                     continue;
@@ -305,6 +324,10 @@ impl Reader {
     /// Tells what did not come through since the last time.
     fn account(&mut self) {
         self.interpreter.clock.follow();
+        let collected = self.statuses.as_mut().map_or(Ok(()), Statuses::collect);
+        if let Err(error) = collected {
+            self.feed.complain(format!("cannot read the process connector: {error}"));
+        }
         let at_ns = now();
         let lost = self.probes.lost();
         if let Some(fresh) = lost.checked_sub(self.books.lost).filter(|&n| n > 0) {
@@ -328,6 +351,18 @@ impl Reader {
                 let event = self.interpreter.throttled(Cgroups { unified, legacy }, fresh, at_ns);
                 self.sinks.processes.push(&self.feed, event);
             }
+        }
+    }
+}
+
+/// Asks how a process ended where the record does not tell.
+fn add_status(record: &mut Record<'_>, statuses: Option<&mut Statuses>, feed: &Feed) {
+    if let (Record::Exit(exit), Some(statuses)) = (record, statuses)
+        && exit.status == STATUS_UNKNOWN
+    {
+        match statuses.of(exit.header.pid, exit.header.boot_ns) {
+            Ok(status) => exit.status = status.unwrap_or(STATUS_UNKNOWN),
+            Err(error) => feed.complain(format!("cannot read the process connector: {error}")),
         }
     }
 }

@@ -19,9 +19,9 @@ use crate::{
     clock::Clock,
     images::ExcludedImages,
     lives::Lives,
-    proc::Proc,
+    proc::{Proc, Process},
     programs::Programs,
-    records::{self, Cgroups, Exec, Exit, Header, Location, Names, OomKill, Record, SocketChange, UNSET},
+    records::{self, Cgroups, Exec, Exit, Header, Location, Names, OomKill, Record, STATUS_UNKNOWN, SocketChange, UNSET},
 };
 
 /// What a record tells.
@@ -51,6 +51,8 @@ pub(crate) struct Interpreter {
     pub(crate) host_processes: bool,
     pub(crate) excluded_images: ExcludedImages,
     pub(crate) page_size: u64,
+    /// Asked what plain probes do not tell; `None`: the probes tell all.
+    pub(crate) asks: Option<Proc>,
 }
 
 /// Where something happened.
@@ -119,13 +121,22 @@ impl Interpreter {
 
     fn exec(&mut self, exec: &Exec, cwd: Names<'_>, file: Names<'_>, path: &[u8], args: &[u8]) -> Heard {
         let Some(place) = self.wanted(&exec.header) else { return self.unwanted(&exec.header) };
-        let cwd = cwd.path();
-        let path: Arc<str> = program(&cwd, file, &String::from_utf8_lossy(path)).into();
-        self.programs.executed(exec.header.pid, Arc::clone(&path));
-        let mut event = self.process(&exec.header, ProcessAction::Exec, place, path);
-        event.cmdline = command_line(args, exec.args_whole > u64::from(exec.args_size));
-        event.cwd = cwd;
-        self.lives.executed(&event, exec.header.net_ns, exec.header.mnt_ns);
+        let path = String::from_utf8_lossy(path);
+        let event = match &self.asks {
+            Some(proc) => completed(self.process(&exec.header, ProcessAction::Exec, place, Arc::default()), &path, proc),
+            None => {
+                let cwd = cwd.path();
+                let program = program(&cwd, file, &path).into();
+                let cmdline = command_line(args, exec.args_whole > u64::from(exec.args_size));
+                ProcessEvent { cmdline, cwd, ..self.process(&exec.header, ProcessAction::Exec, place, program) }
+            }
+        };
+        self.programs.executed(exec.header.pid, Arc::clone(&event.path));
+        // Whatever leads through /proc or a descriptor is a runtime's own program; plain probes do not tell its mounts.
+        let is_containers = if self.asks.is_some() { !is_indirect(&path) } else { !self.lives.is_hosts(exec.header.mnt_ns) };
+        if is_containers {
+            self.lives.executed(&event, exec.header.net_ns, exec.header.mnt_ns);
+        }
         Heard::Process(event)
     }
 
@@ -135,7 +146,8 @@ impl Interpreter {
         let mut event = self.process(&exit.header, ProcessAction::Exit, place, path);
         (event.exit_code, event.signal) = outcome(exit.status);
         self.lives.exited(&event);
-        event.duration_ms = exit.header.boot_ns.checked_sub(exit.started_boot_ns).map(|ns| int(ns / 1_000_000));
+        let started_ns = Some(exit.started_boot_ns).filter(|&ns| ns != 0);
+        event.duration_ms = started_ns.and_then(|ns| exit.header.boot_ns.checked_sub(ns)).map(|ns| int(ns / 1_000_000));
         Heard::Process(event)
     }
 
@@ -145,8 +157,8 @@ impl Interpreter {
             action,
             source: KernelStream::Ebpf,
             pid: Some(header.pid.into()),
-            ns_pid: Some(header.ns_pid.into()),
-            parent: Some(header.parent.into()),
+            ns_pid: known(header.ns_pid),
+            parent: known(header.parent),
             uid: id(header.uid),
             gid: id(header.gid),
             euid: id(header.euid),
@@ -289,6 +301,32 @@ fn program(cwd: &str, file: Names<'_>, path: &str) -> String {
     format!("{}/{relative}", cwd.trim_end_matches('/'))
 }
 
+/// Whether a path leads to whatever file the process has there.
+fn is_indirect(path: &str) -> bool {
+    path.starts_with("/proc/") || path.starts_with("/dev/fd/")
+}
+
+/// What was executed, with what /proc still knows of it.
+fn completed(mut event: ProcessEvent, path: &str, proc: &Proc) -> ProcessEvent {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    let named = |process: &Process| process.name.as_bytes() == name.as_bytes().get(..15).unwrap_or(name.as_bytes());
+    let process = event.pid.and_then(|pid| proc.process(u32::try_from(pid).ok()?));
+    if let Some(process) = &process {
+        (event.parent, event.ns_pid, event.pid_namespace) = (process.parent, process.ns_pid, process.pid_namespace);
+        (event.euid, event.auid) = (process.euid, process.auid);
+    }
+    // By then it may have executed another program.
+    let Some(process) = process.filter(|process| named(process)) else {
+        // In which folder a relative path began is not known, and nothing stands for it.
+        event.path =
+            if path.starts_with('/') || path.is_empty() { path.into() } else { format!("…/{}", path.trim_start_matches("./")).into() };
+        return event;
+    };
+    event.path = if is_indirect(path) { process.path } else { program(&process.cwd, Names::default(), path).into() };
+    (event.cmdline, event.cwd) = (process.cmdline, process.cwd);
+    event
+}
+
 /// The kernel tells no others than these two.
 const fn hierarchy(number: u32) -> Hierarchy {
     if number == 0 { Hierarchy::Unified } else { Hierarchy::Legacy }
@@ -296,6 +334,9 @@ const fn hierarchy(number: u32) -> Hierarchy {
 
 /// Exit code or signal. As wait(2) packs them: a signal in the low seven bits, or an exit code in the next byte.
 pub(crate) fn outcome(status: u32) -> (Option<i64>, Option<i64>) {
+    if status == STATUS_UNKNOWN {
+        return (None, None);
+    }
     match status & 0x7f {
         0 => (Some(((status >> 8) & 0xff).into()), None),
         signal => (None, Some(signal.into())),
@@ -322,6 +363,10 @@ fn address(family: u16, bytes: [u8; 16]) -> Option<IpAddr> {
         10 => Some(IpAddr::V6(Ipv6Addr::from(bytes)).to_canonical()),
         _ => None,
     }
+}
+
+fn known(pid: u32) -> Option<i64> {
+    (pid != 0).then(|| pid.into())
 }
 
 fn id(value: u32) -> Option<i64> {

@@ -121,11 +121,16 @@ impl Lives {
         self.lives.remove(&key);
     }
 
-    /// A program took over a process: the first one in a container is its start. What its runtime executes on the way there (`runc init`)
-    /// still sees the host's mounts.
+    /// Whether that mount namespace is the one in which runtimes run: what a runtime executes on the way into a container (`runc init`) still sees
+    /// the host's mounts.
+    pub(crate) const fn is_hosts(&self, mnt_ns: u32) -> bool {
+        mnt_ns == self.hosts_mounts
+    }
+
+    /// A program of the container's own took over a process: the first one is its start.
     pub(crate) fn executed(&mut self, event: &ProcessEvent, net_ns: u32, mnt_ns: u32) {
         let Some(life) = self.lives.get_mut(&event.container) else { return };
-        if life.stage != Stage::Made || mnt_ns == self.hosts_mounts {
+        if life.stage != Stage::Made {
             return;
         }
         let inode = |inode: u32| (inode != 0).then(|| inode.to_string());
@@ -215,8 +220,6 @@ mod tests {
         made(&mut lives, Hierarchy::Legacy, 1, PATH);
         made(&mut lives, Hierarchy::Unified, 2, PATH);
         made(&mut lives, Hierarchy::Unified, 3, &format!("{PATH}/inner"));
-        let hosts = lives.hosts_mounts;
-        lives.executed(&process(ProcessAction::Exec, 7, "/usr/bin/runc", "runc init"), 1, hosts);
         lives.executed(&process(ProcessAction::Exec, 7, "/bin/sh", "sh"), 1, 1);
         lives.executed(&process(ProcessAction::Exec, 8, "/bin/true", "true"), 1, 1);
         lives.exited(&process(ProcessAction::Exit, 8, "/bin/true", ""));

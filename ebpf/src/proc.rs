@@ -1,6 +1,7 @@
 //! What /proc tells of a process, as long as it is there.
 
 use std::{
+    collections::HashMap,
     fs::{self, File},
     io::Read,
     os::unix::fs::MetadataExt,
@@ -22,6 +23,8 @@ const ARGUMENTS: u64 = 65_536;
 /// A process, as far as it let itself be read: it may have ended meanwhile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Process {
+    /// The first fifteen bytes of what it was called when it was executed.
+    pub(crate) name: String,
     pub(crate) parent: Option<i64>,
     pub(crate) ns_pid: Option<i64>,
     pub(crate) uid: Option<i64>,
@@ -61,6 +64,7 @@ impl Proc {
         let bytes = |name: &str| number(name, 0).unwrap_or(0).saturating_mul(1024);
         let (container, cgroup_id) = self.cgroup(&folder);
         Some(Process {
+            name: field("Name").unwrap_or_default().to_owned(),
             parent: number("PPid", 0),
             ns_pid: field("NSpid").and_then(|pids| pids.split_ascii_whitespace().next_back()?.parse().ok()),
             uid: number("Uid", 0),
@@ -78,6 +82,23 @@ impl Proc {
         })
     }
 
+    /// Each process with the id of its cgroup in the v1 hierarchy.
+    pub(crate) fn legacy_cgroups(&self) -> Vec<(u32, u64)> {
+        let Some((_, mountpoint)) = self.hierarchies.iter().find(|(hierarchy, _)| *hierarchy == Hierarchy::Legacy) else {
+            return Vec::new();
+        };
+        let mut ids: HashMap<String, Option<u64>> = HashMap::new();
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let cgroup = |entry: fs::DirEntry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let lines = fs::read_to_string(entry.path().join("cgroup")).ok()?;
+            let (_, path) = cgroup_paths(&lines).into_iter().find(|(hierarchy, _)| *hierarchy == Hierarchy::Legacy)?;
+            let id = *ids.entry(path.to_owned()).or_insert_with(|| inode(mountpoint, path));
+            Some((pid, id?))
+        };
+        processes.filter_map(cgroup).collect()
+    }
+
     /// The container that the cgroups name, and the id of the cgroup that names it.
     fn cgroup(&self, folder: &Path) -> (ContainerKey, Option<i64>) {
         let lines = fs::read_to_string(folder.join("cgroup")).unwrap_or_default();
@@ -86,11 +107,16 @@ impl Proc {
         let chosen = named.as_ref().map(|&(hierarchy, path, _)| (hierarchy, path)).or_else(|| paths.first().copied());
         let id = chosen.and_then(|(hierarchy, path)| {
             let (_, mountpoint) = self.hierarchies.iter().find(|(mounted, _)| *mounted == hierarchy)?;
-            i64::try_from(fs::metadata(mountpoint.join(path.trim_start_matches('/'))).ok()?.ino()).ok()
+            i64::try_from(inode(mountpoint, path)?).ok()
         });
         let container = named.map(|(.., named)| named.key()).unwrap_or_default();
         (container, id)
     }
+}
+
+/// Id of the cgroup at `path` of a hierarchy.
+fn inode(mountpoint: &Path, path: &str) -> Option<u64> {
+    Some(fs::metadata(mountpoint.join(path.trim_start_matches('/'))).ok()?.ino())
 }
 
 fn link(path: &Path) -> String {

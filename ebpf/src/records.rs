@@ -59,12 +59,16 @@ pub struct Exec {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, KnownLayout, Immutable)]
 pub struct Exit {
     pub header: Header,
+    /// 0 where it is not known.
     pub started_boot_ns: u64,
-    /// As wait(2) reports it.
+    /// As wait(2) reports it, or [`STATUS_UNKNOWN`].
     pub status: u32,
     pub reserved: u32,
     pub comm: [u8; 16],
 }
+
+/// The status of a process that only a plain tracepoint told of.
+pub const STATUS_UNKNOWN: u32 = u32::MAX;
 
 /// `struct fork`: the first process of a pid namespace.
 #[repr(C)]

@@ -118,6 +118,8 @@ fn recorder(dir: &Path) -> Vec<Finding> {
             "failed" => Verdict::Warn,
             // Not what the configuration asked for, but what the host does not give.
             "disabled" if !source.last_error.is_empty() => Verdict::Warn,
+            // It would see more.
+            "running" if !source.hint.is_empty() => Verdict::Warn,
             _ if source.evicted + source.lost_in_kernel > 0 => Verdict::Warn,
             _ => Verdict::Ok,
         };
@@ -141,7 +143,7 @@ fn kernel() -> Finding {
         Err(_) => Finding::new(
             Verdict::Ok,
             "kernel type information (BTF)",
-            "not there: no eBPF probes; containers are recorded from their runtimes alike",
+            "not there: the probes tell less, see the source ebpf; containers are recorded from their runtimes alike",
             "",
         ),
     }

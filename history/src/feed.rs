@@ -183,7 +183,12 @@ impl Feed {
 
     /// Says that the source sees events from now on; clears the last hint, keeps the last error.
     pub fn running(&self) {
-        self.enter(FeedState::Running, None, String::new());
+        self.running_with("");
+    }
+
+    /// Says the same of a source that sees less than it could; `hint` tells an operator what would show it the rest.
+    pub fn running_with(&self, hint: impl Into<String>) {
+        self.enter(FeedState::Running, None, hint.into());
     }
 
     /// Says that the endpoint is not there; `hint` tells an operator what would bring it.

@@ -11,9 +11,9 @@ use mayfly_history::{
 use nix::sched::{CloneFlags, unshare};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
-/// A kernel that has no BTF where it should be.
+/// A kernel that has neither BTF nor tracefs where they should be.
 fn without_btf() -> EbpfConfig {
-    EbpfConfig { btf: Some("/nonexistent".into()), ..everything() }
+    EbpfConfig { btf: Some("/nonexistent".into()), sysfs: "/nonexistent".into(), ..everything() }
 }
 
 /// Leaves this thread only some of its rights.
@@ -28,10 +28,11 @@ fn assert_disabled(feed: &Feed, error: &str, remedy: &str) {
 }
 
 #[test]
-fn the_process_connector_tells_of_processes_where_there_is_no_btf() {
+fn the_process_connector_tells_of_processes_where_there_is_neither_btf_nor_tracefs() {
     let Some(mut probing) = Probing::start_without_probes(&without_btf()) else { return };
     assert_disabled(&probing.feed, "cannot read the kernel's type information", "run a kernel built with CONFIG_DEBUG_INFO_BTF=y");
-    assert!(probing.feed.status().hint.ends_with("the process connector tells of processes only"));
+    let hint = probing.feed.status().hint;
+    assert!(hint.contains("mount tracefs") && hint.ends_with("the process connector tells of processes only"), "{hint}");
     // Long enough alive to be asked.
     let mut child = Command::new("/bin/sh").args(["-c", "read word; exit 7"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
     let pid = i64::from(child.id());
@@ -68,6 +69,32 @@ fn falls_back_without_rights() {
     child.wait().unwrap();
     let exit = probing.process(|e| e.action == ProcessAction::Exit && e.pid == Some(pid));
     assert_eq!((exit.source, exit.exit_code), (KernelStream::Connector, Some(0)));
+}
+
+#[test]
+fn says_that_the_kernel_is_locked_down() {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["degraded::is_locked_out", "--exact", "--ignored", "--nocapture"])
+        .output()
+        .unwrap();
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
+}
+
+#[test]
+#[ignore = "run by the test above, as a process of its own"]
+fn is_locked_out() {
+    let sysfs = std::env::temp_dir().join(format!("mayfly-locked-{}", std::process::id()));
+    std::fs::create_dir_all(sysfs.join("kernel/security")).unwrap();
+    std::fs::write(sysfs.join("kernel/security/lockdown"), "none integrity [confidentiality]\n").unwrap();
+    // To a program a lockdown looks like a lack of rights.
+    keep_only(CapabilitySet::NET_ADMIN | CapabilitySet::DAC_READ_SEARCH);
+    let (feed, sinks) = Probing::sinks(false);
+    let follower = follow(&EbpfConfig { sysfs: sysfs.clone(), ..everything() }, feed.clone(), sinks).unwrap();
+    std::fs::remove_dir_all(sysfs).unwrap();
+    assert_disabled(&feed, "the kernel is locked down", "boot with lockdown=integrity or without lockdown");
+    if let Some(follower) = follower {
+        follower.stop();
+    }
 }
 
 #[test]

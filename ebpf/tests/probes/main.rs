@@ -13,4 +13,6 @@ mod layout;
 #[cfg(test)]
 mod mounts;
 #[cfg(test)]
+mod plain;
+#[cfg(test)]
 mod probing;

@@ -1,10 +1,9 @@
 //! Calls that mount, in a mount namespace of the test's own thread.
 
-use std::{fs, path::Path};
+use std::fs;
 
-use crate::probing::{Probing, everything};
+use crate::probing::{Probing, everything, leave_mounts_of_others};
 use mayfly_history::mount::{MountAction, MountCall};
-use nix::sched::{CloneFlags, unshare};
 use rustix::{
     fs::CWD,
     mount::{
@@ -12,15 +11,6 @@ use rustix::{
         fsconfig_set_string, fsmount, fsopen, mount, mount_bind, mount_change, mount_move, mount_remount, move_mount, unmount,
     },
 };
-
-/// Gives this thread mounts of its own, and tracefs among them.
-fn leave_mounts_of_others() {
-    unshare(CloneFlags::CLONE_NEWNS).unwrap();
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
-    if !Path::new("/sys/kernel/tracing/events").exists() {
-        mount("tracefs", "/sys/kernel/tracing", "tracefs", MountFlags::empty(), None).unwrap();
-    }
-}
 
 /// A folder of its own below /tmp, with the probes that hear what is mounted there.
 fn start(name: &str) -> Option<(Probing, String)> {

@@ -1,6 +1,7 @@
 //! Probes under test, and what was heard of them.
 
 use std::{
+    path::Path,
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::{Duration, Instant},
 };
@@ -15,6 +16,8 @@ use mayfly_history::{
     sink::{Bell, Pushed},
     socket::SocketEvent,
 };
+use nix::sched::{CloneFlags, unshare};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 
 /// Longer than any machine needs.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -32,6 +35,15 @@ static TURNS: RwLock<()> = RwLock::new(());
 enum Turn {
     WithOthers(RwLockReadGuard<'static, ()>),
     Alone(RwLockWriteGuard<'static, ()>),
+}
+
+/// Gives this thread mounts of its own, and tracefs among them.
+pub(crate) fn leave_mounts_of_others() {
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+    if !Path::new("/sys/kernel/tracing/events").exists() {
+        mount("tracefs", "/sys/kernel/tracing", "tracefs", MountFlags::empty(), None).unwrap();
+    }
 }
 
 pub(crate) struct Probing {
@@ -79,12 +91,25 @@ impl Probing {
         (Feed::new("ebpf", ""), sinks)
     }
 
+    /// Those that know no types, in mounts of this thread's own.
+    pub(crate) fn start_plain(config: &EbpfConfig) -> Option<Self> {
+        leave_mounts_of_others();
+        let turn = Turn::Alone(TURNS.write().unwrap_or_else(PoisonError::into_inner));
+        Self::followed(config, false, turn)
+    }
+
     fn start_with(config: &EbpfConfig, mounts: bool) -> Option<Self> {
         let turn = if mounts {
             Turn::Alone(TURNS.write().unwrap_or_else(PoisonError::into_inner))
         } else {
             Turn::WithOthers(TURNS.read().unwrap_or_else(PoisonError::into_inner))
         };
+        let probing = Self::followed(config, mounts, turn)?;
+        assert_eq!(probing.feed.status().last_error, "", "some tracepoint was refused");
+        Some(probing)
+    }
+
+    fn followed(config: &EbpfConfig, mounts: bool, turn: Turn) -> Option<Self> {
         let (feed, sinks) = Self::sinks(mounts);
         let follower = follow(config, feed.clone(), sinks.clone()).unwrap();
         let status = feed.status();
@@ -98,7 +123,6 @@ impl Probing {
             }
             return None;
         }
-        assert_eq!(status.last_error, "", "some tracepoint was refused");
         Some(Self { feed, sinks, follower, _turn: turn })
     }
 

@@ -1,0 +1,80 @@
+//! How processes ended, from the process connector: the plain tracepoints do not tell.
+//!
+//! The kernel tells the connector a moment after the tracepoint, so whoever reads of an exit may have to wait for it.
+
+use std::{
+    collections::HashMap,
+    io,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    time::{ClockId, clock_gettime},
+};
+
+use crate::connector::{Connector, Heard, Told};
+
+/// How long an exit's status is waited for.
+const PATIENCE: Duration = Duration::from_millis(10);
+/// After so many that did not come, none is waited for until one comes.
+const DISAPPOINTMENTS: u32 = 8;
+/// Between two readings of the clocks.
+const SLACK_NS: u64 = 1_000_000;
+/// Statuses that wait for whoever asks; those of processes that are left out are never asked for.
+const MOST: usize = 16_384;
+
+/// The statuses that came and were not asked for yet.
+#[derive(Debug)]
+pub(crate) struct Statuses {
+    connector: Connector,
+    /// With the time on the monotonic clock.
+    told: HashMap<u32, (u64, u32)>,
+    disappointments: u32,
+}
+
+impl Statuses {
+    /// # Errors
+    /// The kernel has no connector, or not for us.
+    pub(crate) fn open() -> io::Result<Self> {
+        Ok(Self { connector: Connector::open()?, told: HashMap::new(), disappointments: 0 })
+    }
+
+    /// Takes what waits in the socket, which holds only so much.
+    pub(crate) fn collect(&mut self) -> io::Result<()> {
+        while let Some(heard) = self.connector.next()? {
+            let Heard::Message(stamp, Told::Exit { pid, status }) = heard else { continue };
+            if self.told.len() >= MOST {
+                self.told.clear();
+            }
+            self.told.insert(pid, (stamp.monotonic_ns, status));
+        }
+        Ok(())
+    }
+
+    /// The status of a process that ended at `boot_ns`, not long ago, as wait(2) reports it. `None`: it was not told.
+    pub(crate) fn of(&mut self, pid: u32, boot_ns: u64) -> io::Result<Option<u32>> {
+        // One that is older is of another process, which had this pid before.
+        let ended_ns = boot_ns.saturating_sub(nanos(ClockId::Boottime).saturating_sub(nanos(ClockId::Monotonic))).saturating_sub(SLACK_NS);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            self.collect()?;
+            if let Some((_, status)) = self.told.remove(&pid).filter(|(told_ns, _)| *told_ns >= ended_ns) {
+                self.disappointments = 0;
+                return Ok(Some(status));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.disappointments >= DISAPPOINTMENTS {
+                self.disappointments = self.disappointments.saturating_add(1);
+                return Ok(None);
+            }
+            let timeout = Timespec { tv_sec: 0, tv_nsec: left.subsec_nanos().into() };
+            poll(&mut [PollFd::new(&self.connector, PollFlags::IN)], Some(&timeout))?;
+        }
+    }
+}
+
+fn nanos(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    u64::try_from(time.tv_sec).unwrap_or(0).saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+}
