@@ -32,9 +32,22 @@ impl Named<'_> {
 /// Where `runc` and `crun`, called by hand, keep a folder for each of their containers, from before its cgroup is made.
 const STATES: [&str; 2] = ["/run/runc", "/run/crun"];
 
+/// Where containerd keeps a folder for each namespace, and in it one for each running container.
+const TASKS: &str = "/run/containerd/io.containerd.runtime.v2.task";
+
 /// The container whose cgroup was just made, or found, on this host: by its path, or because a runtime that was called by hand says so.
 pub(crate) fn container_here(path: &str) -> Option<Named<'_>> {
-    container_of(path).or_else(|| container_by_hand(path, &STATES.map(Path::new)))
+    container_of(path)
+        .or_else(|| container_of_namespace(path, Path::new(TASKS)))
+        .or_else(|| container_by_hand(path, &STATES.map(Path::new)))
+}
+
+/// `ctr -n mine run … web` makes `/mine/web`.
+fn container_of_namespace<'p>(path: &'p str, tasks: &Path) -> Option<Named<'p>> {
+    let (namespace, id) = path.strip_prefix('/')?.split_once('/')?;
+    let is_name = |name: &str| name.len() <= MAX_ID && is_plain_id(name) && !matches!(name, "." | "..");
+    let is_there = is_name(namespace) && is_name(id) && tasks.join(namespace).join(id).is_dir();
+    is_there.then_some(Named { id, runtime: Runtime::Containerd, namespace, pod_uid: None })
 }
 
 fn container_by_hand<'p>(path: &'p str, states: &[&Path]) -> Option<Named<'p>> {
@@ -47,13 +60,15 @@ fn container_by_hand<'p>(path: &'p str, states: &[&Path]) -> Option<Named<'p>> {
 const MAX_ID: usize = 128;
 
 /// Names that systemd's driver and CRI-O put in front of an id, with what they say.
-const PREFIXES: [(&str, Runtime, &str); 8] = [
+const PREFIXES: [(&str, Runtime, &str); 9] = [
     ("docker-", Runtime::Docker, "moby"),
     ("cri-containerd-", Runtime::Containerd, "k8s.io"),
+    ("containerd-", Runtime::Containerd, ""),
     ("crio-", Runtime::CriO, ""),
     ("libpod-payload-", Runtime::Podman, ""),
     ("libpod-", Runtime::Podman, ""),
-    ("nerdctl-", Runtime::Containerd, "default"),
+    // Whichever namespace it was told.
+    ("nerdctl-", Runtime::Containerd, ""),
     ("runc-", Runtime::Unknown, ""),
     ("crun-", Runtime::Unknown, ""),
 ];
@@ -88,9 +103,10 @@ fn name_at<'p>(parts: &[&'p str], depth: usize) -> Option<Named<'p>> {
     {
         return named(part, Runtime::Unknown, "");
     }
-    // BuildKit's steps inside dockerd.
-    if parent == "buildkit" && depth >= 2 && parts[depth - 2] == "docker" && is_plain_id(part) {
-        return named(part, Runtime::Docker, "");
+    // BuildKit's steps: inside dockerd, and of a daemon of its own.
+    if parent == "buildkit" && is_step(part) {
+        let is_dockers = depth >= 2 && parts[depth - 2] == "docker";
+        return named(part, if is_dockers { Runtime::Docker } else { Runtime::Unknown }, "");
     }
     if is_hex(part, 64) {
         return match parent {
@@ -123,6 +139,10 @@ fn prefixed(part: &str) -> Option<(&str, Runtime, &'static str)> {
     let id = &name[prefix.len()..];
     // `runc run web` under systemd is `runc-web.scope`; without a scope that could be anything.
     let free = matches!(prefix, "runc-" | "crun-" | "nerdctl-") && scope.is_some() && is_plain_id(id);
+    // Inside a dockerd that leaves cgroups to systemd, BuildKit's steps are named like its containers.
+    if runtime == Runtime::Docker && is_step(id) {
+        return Some((id, runtime, ""));
+    }
     // `libpod-conmon-<id>` and `crio-conmon-<id>` hold the monitor, which is the host's.
     (is_hex(id, 64) || free).then_some((id, runtime, namespace))
 }
@@ -147,6 +167,11 @@ fn is_hex(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
+/// An id that BuildKit gives a step: 25 digits to the base of 36.
+fn is_step(text: &str) -> bool {
+    text.len() == 25 && text.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
+}
+
 /// What containerd accepts as an id.
 fn is_plain_id(text: &str) -> bool {
     !text.is_empty()
@@ -167,6 +192,18 @@ mod tests {
         let found = [named("/user.slice/web"), named("/web"), named("/db"), named("/"), named("/web/.."), named("/a/.")];
         std::fs::remove_dir_all(&state).unwrap();
         assert_eq!(found, [Some("web".to_owned()), Some("web".to_owned()), None, None, None, None]);
+    }
+
+    #[test]
+    fn a_container_of_any_namespace_is_known_by_containerds_folder() {
+        let tasks = std::env::temp_dir().join(format!("mayfly-tasks-{}", std::process::id()));
+        std::fs::create_dir_all(tasks.join("mine/web")).unwrap();
+        let named = |path| container_of_namespace(path, &tasks).map(|named| (named.namespace.to_owned(), named.id.to_owned()));
+        let found = ["/mine/web", "/mine/db", "/mine", "/mine/web/inner", "/mine/..", "/./web", "web"].map(named);
+        std::fs::remove_dir_all(&tasks).unwrap();
+        let mut expected = [const { None }; 7];
+        expected[0] = Some(("mine".to_owned(), "web".to_owned()));
+        assert_eq!(found, expected);
     }
 
     const ID: &str = "3f4dc1a0b5e2968774d0c3b2a1f09e8d7c6b5a49382716f5e4d3c2b1a0918273";
@@ -193,16 +230,50 @@ mod tests {
             ("/system.slice/docker-{O}.scope/docker/{I}", "{I}", Docker, "moby", false),
             ("/docker/{I}/init.scope", "{I}", Docker, "moby", false),
             ("/docker/{I}/system.slice/ssh.service", "{I}", Docker, "moby", false),
+            ("/user.slice/user-1000.slice/user@1000.service/docker/{I}", "{I}", Docker, "moby", false),
+            ("/docker.slice/docker-{I}.scope", "{I}", Docker, "moby", false),
+            ("/lxc.payload.web/system.slice/docker-{I}.scope", "{I}", Docker, "moby", false),
+            ("/docker/{O}/system.slice/docker-{I}.scope", "{I}", Docker, "moby", false),
+            ("/actions_job/{I}", "{I}", Unknown, "", false),
+            ("/{I}", "{I}", Unknown, "", false),
+            ("/../../docker/{I}", "{I}", Docker, "moby", false),
+            // BuildKit's steps: of both drivers, and of a daemon of its own, also within a container.
             ("/docker/buildkit/rk1a2b3c4d5e6f7g8h9i0j1k2", "rk1a2b3c4d5e6f7g8h9i0j1k2", Docker, "", false),
+            ("/system.slice/docker-rk1a2b3c4d5e6f7g8h9i0j1k2.scope", "rk1a2b3c4d5e6f7g8h9i0j1k2", Docker, "", false),
+            ("/buildkit/rk1a2b3c4d5e6f7g8h9i0j1k2", "rk1a2b3c4d5e6f7g8h9i0j1k2", Unknown, "", false),
+            ("/docker/{O}/buildkit/rk1a2b3c4d5e6f7g8h9i0j1k2", "rk1a2b3c4d5e6f7g8h9i0j1k2", Unknown, "", false),
             // containerd.
             ("/default/web", "web", Containerd, "default", false),
             ("/default/{I}", "{I}", Containerd, "default", false),
             ("/moby/{I}", "{I}", Docker, "moby", false),
             ("/k8s.io/{I}", "{I}", Containerd, "k8s.io", false),
-            ("/system.slice/nerdctl-{I}.scope", "{I}", Containerd, "default", false),
+            ("/system.slice/nerdctl-{I}.scope", "{I}", Containerd, "", false),
+            ("/user.slice/user-1000.slice/user@1000.service/user.slice/nerdctl-{I}.scope", "{I}", Containerd, "", false),
+            ("/system.slice/containerd-{I}.scope", "{I}", Containerd, "", false),
             // Kubernetes: all classes, both drivers, both runtimes.
             ("/kubepods/pod{P}/{I}", "{I}", Unknown, "k8s.io", true),
             ("/kubepods/burstable/pod{P}/{I}", "{I}", Unknown, "k8s.io", true),
+            ("/kubepods/burstable/pod{P}/{I}/init.scope", "{I}", Unknown, "k8s.io", true),
+            ("/kubepods/pod{P}/crio-{I}", "{I}", CriO, "", true),
+            ("/kubepods/burstable/pod{P}/docker-{I}.scope", "{I}", Docker, "moby", true),
+            ("/kubepods.slice/kubepods-pod{U}.slice/crio-{I}.scope", "{I}", CriO, "", true),
+            ("/kubepods.slice/kubepods-pod{U}.slice/docker-{I}.scope", "{I}", Docker, "moby", true),
+            ("/kubepods-besteffort-pod{U}.slice:cri-containerd:{I}", "{I}", Containerd, "k8s.io", true),
+            ("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{U}.slice/{I}", "{I}", Unknown, "k8s.io", true),
+            (
+                "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{U}.slice/cri-containerd-{I}.scope/system.slice/ssh.service",
+                "{I}",
+                Containerd,
+                "k8s.io",
+                true,
+            ),
+            (
+                "/system.slice/docker-{O}.scope/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod{U}.slice/cri-containerd-{I}.scope",
+                "{I}",
+                Containerd,
+                "k8s.io",
+                true,
+            ),
             ("/kubepods/besteffort/pod{P}/{I}", "{I}", Unknown, "k8s.io", true),
             ("/kubepods/besteffort/pod{P}/crio-{I}", "{I}", CriO, "", true),
             ("/kubepods.slice/kubepods-pod{U}.slice/cri-containerd-{I}.scope", "{I}", Containerd, "k8s.io", true),
@@ -234,6 +305,15 @@ mod tests {
             ("/libpod_parent/{O}/libpod-{I}", "{I}", Podman, "", false),
             ("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{I}.scope/container", "{I}", Podman, "", false),
             ("/system.slice/web.service/libpod-payload-{I}", "{I}", Podman, "", false),
+            ("/user.slice/user-1000.slice/user@1000.service/app.slice/web.service/libpod-payload-{I}", "{I}", Podman, "", false),
+            ("/user.slice/user-1000.slice/user@1000.service/libpod_parent/libpod-{I}", "{I}", Podman, "", false),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/user.slice/user-libpod_pod_{O}.slice/libpod-{I}.scope",
+                "{I}",
+                Podman,
+                "",
+                false,
+            ),
             // ECS on instances and on Fargate.
             ("/ecs/0123456789abcdef0123456789abcdef/{I}", "{I}", Docker, "", false),
             ("/ecs/cluster/0123456789abcdef0123456789abcdef/{I}", "{I}", Docker, "", false),
@@ -248,6 +328,13 @@ mod tests {
             // runc and crun alone.
             ("/user.slice/runc-web.scope", "web", Unknown, "", false),
             ("/system.slice/crun-{I}.scope", "{I}", Unknown, "", false),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/user.slice/crun-buildah-buildah3.scope",
+                "buildah-buildah3",
+                Unknown,
+                "",
+                false,
+            ),
         ];
         for (template, id, runtime, namespace, in_pod) in cases {
             let (path, id) = (path(template), path(id));
@@ -280,6 +367,11 @@ mod tests {
             "/ecs/0123456789abcdef0123456789abcdef",
             "/default/web.service",
             "/docker/short",
+            "/buildkit/short",
+            "/system.slice/docker-short.scope",
+            "/system.slice/web.service/runtime",
+            "/kubepods.slice/kubepods-burstable.slice",
+            "/ecstasks.slice/ecstasks-0123456789abcdef0123456789abcdef.slice",
             "/runc-web",
             "/a/b:c",
             "//",
