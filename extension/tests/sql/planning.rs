@@ -1,14 +1,9 @@
 //! The cases of `tables/cases/planning.toml`, without osquery.
 
-use mayfly::{
-    output::{Format, Screen},
-    query::write_all,
-    sql::Database,
-};
+use mayfly::sql::Database;
 use serde::Deserialize;
 
-#[path = "../../tables/cases/fixture.rs"]
-mod fixture;
+use crate::{answer, fixture};
 
 #[derive(Deserialize)]
 struct Cases {
@@ -23,25 +18,12 @@ struct Case {
     error: Option<String>,
 }
 
-/// The rows in some order, cells joined by `|`.
-fn answer(database: &Database, sql: &str) -> Result<Vec<String>, String> {
-    let mut out = Vec::new();
-    write_all(database, sql, Format::Csv, Screen::default(), &mut out).map_err(|error| error.to_string())?;
-    let mut reader = csv::Reader::from_reader(&*out);
-    let rows = reader.records().map(|row| Ok(row?.iter().collect::<Vec<_>>().join("|"))).collect::<Result<_, csv::Error>>();
-    rows.map(|mut rows: Vec<_>| {
-        rows.sort();
-        rows
-    })
-    .map_err(|error| error.to_string())
-}
-
 #[test]
 fn every_case_gives_the_right_rows_or_the_error_that_names_the_remedy() {
     let dir = tempfile::tempdir().unwrap();
     fixture::write(dir.path()).unwrap();
     let database = Database::open(dir.path()).unwrap();
-    let cases: Cases = toml::from_str(include_str!("../../tables/cases/planning.toml")).unwrap();
+    let cases: Cases = toml::from_str(include_str!("../../../tables/cases/planning.toml")).unwrap();
     assert!(cases.case.len() > 80);
     let wrong: Vec<_> = cases
         .case
