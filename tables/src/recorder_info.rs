@@ -41,7 +41,7 @@ pub(crate) static TABLE: Live<Info> = Live {
         text(
             "generation",
             |i| Some(format!("{:010}", i.generation).into()),
-            "UNIX second that the store was begun; every `eid` starts with it.",
+            "UNIX second at which this run of event ids began, with a new store or on a copy of the host; every new `eid` starts with it.",
         ),
         text("state_dir", |i| note(i, "state_dir"), "Folder that the store lies in."),
         bigint("db_size", |i| Some(i.db_size), "Bytes of the store, its journal included."),

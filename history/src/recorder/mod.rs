@@ -98,6 +98,8 @@ struct Shared {
     /// Cursors that were stored since the start.
     cursors: Mutex<HashMap<String, Cursor>>,
     directory: Directory,
+    /// The host is another than the store was written on.
+    is_another_host: AtomicBool,
     blind_since: Option<Nanos>,
     /// `None`: there is no recorder behind.
     state_dir: Option<PathBuf>,
@@ -225,5 +227,11 @@ impl Handle {
     /// Which container a cgroup, a network namespace or an id belongs to.
     pub fn directory(&self) -> &Directory {
         &self.shared.directory
+    }
+
+    /// The host turned out to be a copy of the one that wrote the store before: no event of it may bear a name that the other gives too.
+    pub fn begin_generation(&self) {
+        self.shared.is_another_host.store(true, Relaxed);
+        self.shared.bell.ring();
     }
 }

@@ -374,7 +374,12 @@ impl Worker {
             Some(opened) => opened,
             None => self.reopen()?,
         };
-        let written = self.batch.commit(&mut writer, &logs, self.history, &mut self.ledger);
+        let begun = if self.shared.is_another_host.load(Relaxed) {
+            writer.begin_generation().map(|()| self.shared.is_another_host.store(false, Relaxed))
+        } else {
+            Ok(())
+        };
+        let written = begun.and_then(|()| self.batch.commit(&mut writer, &logs, self.history, &mut self.ledger));
         self.writer = Some((writer, logs));
         written
     }

@@ -19,26 +19,64 @@ use crate::{
 /// The newest generation, beside the database: it survives when the database does not.
 const FILE: &str = "history.generation";
 
-/// The machine that the store is on, as systemd names it; empty where there is no such name.
-pub(super) fn machine_id() -> String {
-    fs::read_to_string("/etc/machine-id").map(|id| id.trim().to_owned()).unwrap_or_default()
+/// The machine that the store is on, by the names of its installation and of its firmware, which no image takes along; each is
+/// empty where there is none.
+pub(super) fn machine() -> String {
+    let name = |path| fs::read_to_string(path).map(|id| id.trim().to_ascii_lowercase()).unwrap_or_default();
+    format!("{} {}", name("/etc/machine-id"), name("/sys/class/dmi/id/product_uuid")).trim_end().to_owned()
+}
+
+/// Whether these are two machines: by a name that both have.
+fn differ(one: &str, other: &str) -> bool {
+    one.split(' ').zip(other.split(' ')).any(|(one, other)| !one.is_empty() && !other.is_empty() && one != other)
+}
+
+/// One machine by all of its names that were ever told.
+fn united(before: &str, now: &str) -> String {
+    let (mut before, mut now) = (before.split(' '), now.split(' '));
+    let name = || match (before.next(), now.next()) {
+        (None, None) => None,
+        (before, now) => Some(now.filter(|name| !name.is_empty()).or(before).unwrap_or_default()),
+    };
+    std::iter::from_fn(name).collect::<Vec<_>>().join(" ")
+}
+
+/// The generation to write in, and whether it began just now.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Resumed {
+    pub(super) generation: u32,
+    pub(super) is_new: bool,
 }
 
 /// The generation to write in now; begins a new one where the last is not this machine's newest. In the caller's transaction.
-pub(super) fn resume(conn: &Connection, dir: &Path, machine: &str, last_sequence: u64) -> Result<u32, StoreError> {
-    let failed = StoreError::database("read the generations");
-    let generations = Generations::load(conn).map_err(failed)?;
+pub(super) fn resume(conn: &Connection, dir: &Path, machine: &str, last_sequence: u64) -> Result<Resumed, StoreError> {
+    let generations = Generations::load(conn).map_err(StoreError::database("read the generations"))?;
     let kept = kept(dir)?;
-    if let Some(last) = generations.0.last()
-        && last.generation >= kept
-        && (last.machine == machine || machine.is_empty())
+    if let Some(Generation { generation, machine: before, .. }) = generations.0.last()
+        && *generation >= kept
+        && !differ(before, machine)
     {
-        if last.generation > kept {
-            keep(dir, last.generation)?;
+        if *generation > kept {
+            keep(dir, *generation)?;
         }
-        return Ok(last.generation);
+        let known = united(before, machine);
+        if known != *before {
+            conn.execute("UPDATE generations SET machine = ? WHERE generation = ?", (known, generation))
+                .map_err(StoreError::database("name the machine of a generation"))?;
+        }
+        return Ok(Resumed { generation: *generation, is_new: false });
     }
-    let newest = generations.0.last().map_or(0, |last| last.generation).max(kept);
+    let newest = generations.newest().max(kept);
+    Ok(Resumed { generation: begin_after(newest, conn, dir, machine, last_sequence)?, is_new: true })
+}
+
+/// Begins a generation: the machine turned out to be another. In the caller's transaction.
+pub(super) fn begin(conn: &Connection, dir: &Path, machine: &str, last_sequence: u64) -> Result<u32, StoreError> {
+    let generations = Generations::load(conn).map_err(StoreError::database("read the generations"))?;
+    begin_after(generations.newest().max(kept(dir)?), conn, dir, machine, last_sequence)
+}
+
+fn begin_after(newest: u32, conn: &Connection, dir: &Path, machine: &str, last_sequence: u64) -> Result<u32, StoreError> {
     let generation = seconds(now()).max(newest.saturating_add(1));
     keep(dir, generation)?;
     conn.execute("INSERT INTO generations VALUES (?, ?, ?)", (generation, sql(last_sequence + 1), machine))
@@ -137,6 +175,26 @@ mod tests {
         for sequence in [1, 10, 11, 99] {
             assert_eq!(generations.sequence(generations.eid(sequence)), sequence);
         }
+    }
+
+    #[test]
+    fn a_machine_is_another_by_a_name_that_both_have() {
+        for (before, now, is_another) in [
+            ("m u", "m u", false),
+            ("m u", "m u2", true),
+            ("m u", "m2 u", true),
+            ("m u", "m", false),
+            ("m", "m u", false),
+            ("", "m u", false),
+            (" u", "m u", false),
+            ("m u", " u2", true),
+        ] {
+            assert_eq!(differ(before, now), is_another, "{before:?} then {now:?}");
+        }
+        assert_eq!(
+            [("m", "m u"), ("m u", "m"), ("", ""), (" u", "m"), ("m u", " u")].map(|(a, b)| united(a, b)),
+            ["m u", "m u", "", "m u", "m u"]
+        );
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{
     clock::{Clock, Reading},
     dictionary::{Packer, Training},
     error::StoreError,
-    generation::{self, machine_id, sql},
+    generation::{self, Resumed, sql},
     integrity::Integrity,
     maintain::Chores,
     open::{self, FILE},
@@ -56,6 +56,8 @@ pub struct Writer {
     pub(super) options: StoreOptions,
     machine: String,
     pub(super) generation: u32,
+    /// It began with this writer.
+    is_new_generation: bool,
     /// The sequence number last given.
     pub(super) last_sequence: u64,
     pub(super) clock: Clock,
@@ -97,7 +99,7 @@ impl Writer {
     /// Opens `dir/history.db`, creating both; within milliseconds, whatever its size. A damaged file is set aside; one of a
     /// newer format is refused ([`StoreError::Newer`]). The integrity check runs behind, see [`Writer::maintain`].
     pub fn open(dir: &Path, options: &StoreOptions) -> Result<Opened, StoreError> {
-        Self::open_on(dir, options, &machine_id())
+        Self::open_on(dir, options, &generation::machine())
     }
 
     /// The same on a machine of that name: a store that was written on another one, e.g. before it was cloned, continues in a
@@ -108,7 +110,7 @@ impl Writer {
         let beat = last_beat(dir, &reading);
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(StoreError::database("begin a transaction"))?;
         let (last_sequence, clock, last_commit) = resume(&tx, &reading).map_err(StoreError::database("read the state"))?;
-        let generation = generation::resume(&tx, dir, machine, last_sequence)?;
+        let Resumed { generation, is_new } = generation::resume(&tx, dir, machine, last_sequence)?;
         tx.commit().map_err(StoreError::database("commit"))?;
         let integrity = Integrity::begin(&dir.join(FILE)).map_err(StoreError::database("begin the integrity check"))?;
         let mut writer = Self {
@@ -117,6 +119,7 @@ impl Writer {
             options: options.clone(),
             machine: machine.to_owned(),
             generation,
+            is_new_generation: is_new,
             last_sequence,
             clock,
             logs: Vec::new(),
@@ -167,6 +170,21 @@ impl Writer {
     /// Begins a transaction.
     pub fn begin(&mut self) -> Result<Transaction<'_>, StoreError> {
         Transaction::begin(self)
+    }
+
+    /// The machine turned out to be another than the one that wrote here before: what follows is of a new generation, unless one began
+    /// with this writer.
+    pub fn begin_generation(&mut self) -> Result<(), StoreError> {
+        if self.is_new_generation {
+            return Ok(());
+        }
+        let tx =
+            self.conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(StoreError::database("begin a transaction"))?;
+        let begun = generation::begin(&tx, &self.dir, &self.machine, self.last_sequence)
+            .and_then(|generation| tx.commit().map(|()| generation).map_err(StoreError::database("commit")));
+        self.generation = self.freeing(begun)?;
+        self.is_new_generation = true;
+        Ok(())
     }
 
     /// Generation of the events that are written now.

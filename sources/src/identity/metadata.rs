@@ -62,14 +62,19 @@ impl Service {
         let session = (TOKEN, token.as_str());
         let document = self.json("/latest/dynamic/instance-identity/document", session).await?;
         let mut cloud = aws(&document);
-        // Tags are there only where the instance allows it.
+        // All of them in the time of one answer: what the service does not give by then is left out.
+        let _ = timeout(WITHIN, self.aws_tags(session, &mut cloud)).await;
+        Ok(cloud)
+    }
+
+    /// Tags are there only where the instance allows it.
+    async fn aws_tags(&self, session: (&str, &str), cloud: &mut Cloud) {
         let names = self.send(Method::GET, "/latest/meta-data/tags/instance", session).await.unwrap_or_default();
         for name in names.lines().filter(|name| !name.is_empty() && !name.contains(['?', '#', ' '])).take(MOST_TAGS) {
             if let Ok(value) = self.send(Method::GET, &format!("/latest/meta-data/tags/instance/{name}"), session).await {
                 cloud.instance_tags.insert(name.to_owned(), value);
             }
         }
-        Ok(cloud)
     }
 
     pub(crate) async fn json(&self, path: &str, header: (&str, &str)) -> Result<Value, Untold> {

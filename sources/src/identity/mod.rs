@@ -115,7 +115,12 @@ impl HostIdentity {
         identity.cloud = cloud;
         let before = self.kept.as_ref().map(|kept| &kept.incarnation).filter(|incarnation| !incarnation.id.is_empty());
         let incarnation = Incarnation::after(before, &identity, root_filesystem);
+        let is_another = before.is_some_and(|before| before.id != incarnation.id);
         identity.incarnation_id.clone_from(&incarnation.id);
+        if is_another {
+            tracing::warn!("this host began as a copy of another: its events are of a new generation");
+            self.site.recorder.begin_generation();
+        }
         self.kept = Some(Kept { incarnation, cloud: identity.cloud.clone(), boot_id: identity.boot_id.clone() });
         if self.told.as_ref() == Some(&identity) {
             return;

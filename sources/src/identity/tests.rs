@@ -15,6 +15,9 @@ use mayfly_history::{
 use super::*;
 use crate::config::SourcesConfig;
 
+/// An answer that never comes.
+const HANGS: &str = "hangs";
+
 /// A metadata service: what it answers to each path, and what it was asked.
 struct Fake {
     url: String,
@@ -38,6 +41,10 @@ impl Fake {
                 let is_session = first.starts_with("PUT ");
                 let body = answers.get(path.as_str()).filter(|_| is_session || headers.iter().any(|line| line == header));
                 asking.lock().unwrap().push(path);
+                if body == Some(&HANGS) {
+                    std::mem::forget(stream);
+                    continue;
+                }
                 let (status, body) = body.map_or(("404 Not Found", ""), |body| ("200 OK", *body));
                 let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
             }
@@ -169,4 +176,32 @@ async fn an_image_of_a_running_host_begins_as_another_and_a_restart_does_not() {
     let clone = Fake::serve(&answers, "x-aws-ec2-metadata-token: s");
     let (cloned, _) = first(&mut again(IdentityConfig { metadata_url: clone.url, ..config })).await;
     assert_ne!(cloned.incarnation_id, told.incarnation_id);
+}
+
+#[tokio::test]
+async fn a_service_that_hangs_is_given_up_soon_and_the_host_is_told_without_it() {
+    // Connections are taken, and that is all.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = |metadata_url| IdentityConfig { cloud: CloudChoice::Aws, metadata_url, ..IdentityConfig::default() };
+    let begun = Instant::now();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let (told, _) = first(&mut HostIdentity::new(site(config(url)))).await;
+    assert!(!told.hostname.is_empty() && told.cloud == Cloud::default(), "{told:?}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+
+    // It hangs at each of many tags: what it told before counts.
+    let names: Vec<_> = (0..40).map(|n| format!("tag{n}")).collect();
+    let paths: Vec<&str> = names.iter().map(|name| &*format!("/latest/meta-data/tags/instance/{name}").leak()).collect();
+    let mut answers = vec![
+        ("/latest/api/token", "s"),
+        ("/latest/dynamic/instance-identity/document", DOCUMENT),
+        ("/latest/meta-data/tags/instance", &*names.join("\n").leak()),
+    ];
+    answers.extend(paths.iter().map(|path| (*path, HANGS)));
+    answers.push(("/latest/meta-data/tags/instance/tag0", "first"));
+    let fake = Fake::serve(&answers, "x-aws-ec2-metadata-token: s");
+    let begun = Instant::now();
+    let (told, _) = first(&mut HostIdentity::new(site(config(fake.url)))).await;
+    assert_eq!((told.cloud.instance_id.as_str(), told.cloud.instance_tags), ("i-1", [("tag0".into(), "first".into())].into()));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }

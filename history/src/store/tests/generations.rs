@@ -28,6 +28,26 @@ fn a_clone_continues_in_a_new_generation() {
 }
 
 #[test]
+fn a_machine_that_turns_out_to_be_another_continues_in_a_new_generation_once() {
+    let dir = TempDir::new().unwrap();
+    let open = || Writer::open_on(dir.path(), &StoreOptions::default(), "one").unwrap().writer;
+    let first = open().generation();
+    let mut writer = open();
+    let log = writer.events(&THINGS.schema()).unwrap();
+    let before = append(&mut writer, log, &[(5, thing("a", 1))])[0];
+    writer.begin_generation().unwrap();
+    writer.begin_generation().unwrap();
+    let after = append(&mut writer, log, &[(6, thing("b", 2))])[0];
+    assert_eq!((before.generation, after.sequence), (first, before.sequence + 1));
+    assert!(after.generation > first && after > before, "{before} then {after}");
+    drop(writer);
+    assert_eq!(open().generation(), after.generation, "and stays there");
+    let reader = Reader::open(dir.path()).unwrap();
+    let (rows, _) = seen(&reader, &THINGS.schema(), &EventScan::default());
+    assert_eq!(rows.iter().map(|s| s.eid).collect::<Vec<_>>(), [before, after]);
+}
+
+#[test]
 fn an_older_file_put_back_continues_in_a_new_generation() {
     let mut store = Store::new();
     store.append(&[(5, thing("a", 1))]);
