@@ -5,11 +5,14 @@
 use std::{
     fs::File,
     io::{self, Read},
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::Path,
 };
 
-use mayfly_history::container::Details;
+use mayfly_history::{Nanos, container::Details};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
 use crate::containerd::{MAX_SPEC, Spec};
@@ -33,6 +36,13 @@ pub(crate) fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 /// file system below likes, if that is somebody's.
 pub(crate) fn read_below(root: impl AsFd, path: &str, most: u64) -> io::Result<Vec<u8>> {
     read_bounded(openat2(root, path, UNBLOCKED, Mode::empty(), WITHIN)?.into(), most)
+}
+
+/// The same, with when the file was written last, or put where it is, as its file system says: UNIX nanoseconds.
+pub(crate) fn read_dated(root: impl AsFd, path: &str, most: u64) -> io::Result<(Vec<u8>, Nanos)> {
+    let file = File::from(openat2(root, path, UNBLOCKED, Mode::empty(), WITHIN)?);
+    let changed = file.metadata().map(|meta| meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec()))?;
+    Ok((read_bounded(file, most)?, changed))
 }
 
 /// A directory below `root`, found likewise; held without being opened.

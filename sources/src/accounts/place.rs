@@ -13,12 +13,15 @@ use tokio::time::Instant;
 use super::{
     ATTEMPTS, BETWEEN_LOOKS, FIRST_PAUSE,
     book::{self, Book, Turn},
-    root::{Look, Root},
+    root::{Look, Root, Written},
 };
 use crate::supervise::Site;
 
 /// Who saw what is told here.
 const EVIDENCE: &str = "accounts";
+
+/// So much may the time of a file, which is that of the kernel's last tick, lie before what happened.
+const COARSE: Nanos = 20_000_000;
 
 /// A root that is watched.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub(crate) struct Place {
     /// Something happened since that look began: when, first.
     stirred_ns: Option<Nanos>,
     looked: Option<Instant>,
+    /// When the last look whose result is known began.
+    looked_ns: Nanos,
     attempts: u32,
     /// Since when it was not watched.
     lost_ns: Option<Nanos>,
@@ -49,6 +54,7 @@ impl Place {
             looking: false,
             stirred_ns: None,
             looked: None,
+            looked_ns: 0,
             attempts: 0,
             lost_ns: None,
             rejected: 0,
@@ -107,6 +113,7 @@ impl Place {
         self.rejected = look.rejected;
         // What happened before this look began is in it; the first word of it is the best time that there is.
         let stirred_ns = self.stirred_ns.take_if(|stirred| *stirred <= at_ns);
+        let last_ns = std::mem::replace(&mut self.looked_ns, at_ns);
         let Some(book) = &mut self.book else {
             let began = self.root.began().filter(|began| *began >= source_ns);
             let (taken_ns, evidence) = began.map_or((at_ns, "startup"), |began| (began, EVIDENCE));
@@ -116,23 +123,34 @@ impl Place {
             return self.lost_ns.take();
         };
         // It may also have happened while the look was under way.
-        let happened_ns = stirred_ns.or(self.stirred_ns).unwrap_or(at_ns);
-        let passwords = book::password_events(book, &look.book.passwords, happened_ns);
+        let heard_ns = stirred_ns.or(self.stirred_ns).unwrap_or(at_ns);
+        let lost_ns = self.lost_ns.take();
+        // Of what happened while nobody watched, a file's time tells only the last of it.
+        let happened_ns = |written: Option<Nanos>| if lost_ns.is_some() { at_ns } else { dated(written, last_ns, heard_ns) };
+        let Written { passwd, group, shadow } = look.written;
+        let (of_users, of_groups) = (happened_ns(passwd), happened_ns(group));
+        let passwords = book::password_events(book, &look.book.passwords, happened_ns(shadow));
         book.passwords = look.book.passwords;
         let (users, groups) = (book.turn_users(look.book.users), book.turn_groups(look.book.groups));
-        let told = users.iter().filter_map(|turn| book::user_event(turn, happened_ns));
-        let told = told.chain(groups.iter().filter_map(|turn| book::group_event(turn, happened_ns))).chain(passwords);
+        let told = users.iter().filter_map(|turn| book::user_event(turn, of_users));
+        let told = told.chain(groups.iter().filter_map(|turn| book::group_event(turn, of_groups))).chain(passwords);
+        let told: Vec<_> = told.collect();
+        // The intervals go first, so that whoever sees an event finds them.
         let sinks = site.recorder.sinks();
-        let events = sinks.of::<AccountEvent>();
-        told.for_each(|event| events.push(&site.feed, event));
-        let lost_ns = self.lost_ns.take();
         if lost_ns.is_some() {
             self.list(site, at_ns, lost_ns, EVIDENCE);
-            return lost_ns;
+        } else {
+            users.into_iter().flat_map(|turn| changes(turn, of_users)).for_each(|change| sinks.of().push(&site.feed, change));
+            groups.into_iter().flat_map(|turn| changes(turn, of_groups)).for_each(|change| sinks.of().push(&site.feed, change));
         }
-        users.into_iter().flat_map(|turn| changes(turn, happened_ns)).for_each(|change| sinks.of().push(&site.feed, change));
-        groups.into_iter().flat_map(|turn| changes(turn, happened_ns)).for_each(|change| sinks.of().push(&site.feed, change));
-        None
+        let events = sinks.of::<AccountEvent>();
+        told.into_iter().for_each(|event| events.push(&site.feed, event));
+        lost_ns
+    }
+
+    /// As of the last look; `None` before the first.
+    pub(crate) fn book(&self) -> Option<&Book> {
+        self.book.as_ref()
     }
 
     /// The container is gone, and its accounts with it.
@@ -146,6 +164,13 @@ impl Place {
     fn list(&self, site: &Site, taken_ns: Nanos, blind_since: Option<Nanos>, evidence: &'static str) {
         list(site, self.root.key(), self.book.clone().unwrap_or_default(), (taken_ns, blind_since, evidence));
     }
+}
+
+/// When what differs from the last look happened: when its file was written, which tells it however late we heard of it; but what lies
+/// before the last look, such as the time of an old file that is mounted over the other, tells nothing.
+fn dated(written: Option<Nanos>, last_ns: Nanos, heard_ns: Nanos) -> Nanos {
+    let written = written.filter(|written| (last_ns - COARSE..=now()).contains(written));
+    written.map_or(heard_ns, |written| written.max(last_ns))
 }
 
 /// A container that ran when the recorder stopped is gone: nobody knows since when, and nobody can look.
@@ -181,5 +206,21 @@ fn changes<S: Fact>(turn: Turn<S>, at_ns: Nanos) -> Vec<Change<S>> {
             ended.chain([Change::Holds { fact: after.clone(), at_ns, evidence: EVIDENCE }]).collect()
         }
         Turn { before: None, after: None } => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_has_the_time_of_its_file_unless_that_cannot_be() {
+        let last_ns = now() - 1_000_000_000;
+        let (in_between, heard_ns) = (last_ns + 5, last_ns + 9);
+        assert_eq!(dated(Some(in_between), last_ns, heard_ns), in_between);
+        assert_eq!(dated(Some(last_ns - 1), last_ns, heard_ns), last_ns, "the clock of files is coarse");
+        for other in [None, Some(0), Some(Nanos::MIN), Some(last_ns - COARSE - 1), Some(now() + 60_000_000_000)] {
+            assert_eq!(dated(other, last_ns, heard_ns), heard_ns, "{other:?}");
+        }
     }
 }

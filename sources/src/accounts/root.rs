@@ -13,7 +13,7 @@ use super::{
     id_map::IdMap,
 };
 use crate::{
-    disk::{directory_below, read_below},
+    disk::{directory_below, read_dated},
     process::Process,
 };
 use mayfly_history::{Nanos, container::ContainerKey};
@@ -66,6 +66,15 @@ pub(crate) struct Look {
     pub(crate) book: Book,
     /// Lines that were none.
     pub(crate) rejected: u64,
+    pub(crate) written: Written,
+}
+
+/// When each file was put there; `None`: it is not there.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Written {
+    pub(crate) passwd: Option<Nanos>,
+    pub(crate) group: Option<Nanos>,
+    pub(crate) shadow: Option<Nanos>,
 }
 
 /// Its `etc`, found and held, so that it can be watched before it is read.
@@ -123,17 +132,19 @@ impl Root {
     pub(crate) fn read(&self, etc: &Etc) -> Result<Look, Unread> {
         let bounds = if matches!(self, Self::Host(_)) { HOST } else { CONTAINER };
         let owner = self.owner()?;
-        let file = |path: &'static str| match read_below(&etc.root, path, bounds.bytes) {
-            Err(error) if is_missing(&error) => Ok(Vec::new()),
-            read => read.map_err(Unread::of(path)),
+        let file = |path: &'static str| match read_dated(&etc.root, path, bounds.bytes) {
+            Err(error) if is_missing(&error) => Ok((Vec::new(), None)),
+            read => read.map(|(content, written)| (content, Some(written))).map_err(Unread::of(path)),
         };
-        let users = files::passwd(&file("etc/passwd")?, bounds.entries);
-        let groups = files::group(&file("etc/group")?, bounds.entries);
+        let ((users, passwd), (groups, group)) = (file("etc/passwd")?, file("etc/group")?);
         // Whoever may not read shadow still sees everything else.
-        let days = files::shadow(&file("etc/shadow").unwrap_or_default(), bounds.entries);
+        let (days, shadow) = file("etc/shadow").unwrap_or_default();
+        let users = files::passwd(&users, bounds.entries);
+        let groups = files::group(&groups, bounds.entries);
+        let days = files::shadow(&days, bounds.entries);
         let rejected = users.rejected + groups.rejected;
         let book = Book { users: owner.users(users), groups: owner.groups(groups), passwords: days.entries };
-        Ok(Look { book, rejected })
+        Ok(Look { book, rejected, written: Written { passwd, group, shadow } })
     }
 
     fn owner(&self) -> Result<Owner, Unread> {
