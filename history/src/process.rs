@@ -100,6 +100,11 @@ impl Record for ProcessEvent {
         replace(&mut self.cmdline, |line| redaction.text(line));
     }
 
+    /// A container's ids are its own users', but who logged in did so on the host.
+    fn users(&self) -> [Option<i64>; 3] {
+        if self.container.container_id.is_empty() { [self.uid, self.euid, self.auid] } else { [self.auid, None, None] }
+    }
+
     fn throttled(self, events: u64, now_ns: Nanos) -> Option<Self> {
         // What the kernel left out before counts too.
         let before = if self.action == ProcessAction::Throttled { self.shed.unwrap_or(0).saturating_sub(1) } else { 0 };

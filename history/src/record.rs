@@ -17,6 +17,11 @@ pub trait Record: Pushed + fmt::Debug + Sized {
         None
     }
 
+    /// Ids of the host's users that it names, whose names somebody may want to find out.
+    fn users(&self) -> [Option<i64>; 3] {
+        [None; 3]
+    }
+
     /// A row that says that `events` like this one were left out, because their key filled its share of the ring.
     fn throttled(self, _events: u64, _now_ns: Nanos) -> Option<Self> {
         None

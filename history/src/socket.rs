@@ -100,6 +100,10 @@ impl Record for SocketEvent {
         self.time_ns
     }
 
+    fn users(&self) -> [Option<i64>; 3] {
+        [self.uid.filter(|_| self.container.container_id.is_empty()), None, None]
+    }
+
     fn throttled(self, events: u64, now_ns: Nanos) -> Option<Self> {
         let shed = Some(i64::try_from(events).unwrap_or(i64::MAX));
         Some(Self { time_ns: now_ns, action: SocketAction::Throttled, pid: None, path: Arc::default(), uid: None, shed, ..self })

@@ -248,8 +248,20 @@ impl<S> HistoryTable<S> {
             ColumnSpec::own("valid_to", BigInt, Role::Time, false, "End of the interval (exclusive), UNIX seconds; NULL while it holds."),
             ColumnSpec::own("valid_from_ns", BigInt, Role::Time, false, "Start in nanoseconds."),
             ColumnSpec::own("valid_to_ns", BigInt, Role::Time, false, "End (exclusive) in nanoseconds; NULL while it holds."),
-            ColumnSpec::own("ended_reason", Text, Role::Plain, false, "Why the interval ended; empty while it holds."),
-            ColumnSpec::own("evidence", Text, Role::Plain, false, "Who saw it: sources, comma-separated, sorted."),
+            ColumnSpec::own(
+                "ended_reason",
+                Text,
+                Role::Plain,
+                false,
+                "Why the interval ended; empty while it holds. `unknown`: nobody saw it end, and `valid_to` is when that was noticed.",
+            ),
+            ColumnSpec::own(
+                "evidence",
+                Text,
+                Role::Plain,
+                false,
+                "Who saw it: sources, comma-separated, sorted. `startup`: it was there when recording began; when it came is not known.",
+            ),
             ColumnSpec::own(
                 "complete",
                 Integer,

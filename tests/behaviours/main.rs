@@ -20,6 +20,7 @@ mod mounts;
 mod osquery;
 mod private_daemons;
 mod storm;
+mod uids;
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 

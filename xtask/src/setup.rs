@@ -27,6 +27,8 @@ const NEEDS: &[(&str, &[&str])] = &[
     ("clang", &["clang"]),
     ("dnsmasq", &["dnsmasq-base"]),
     ("/usr/include/bpf/bpf_helpers.h", &["libbpf-dev"]),
+    ("useradd", &["passwd"]),
+    ("/usr/share/doc/libnss-extrausers", &["libnss-extrausers"]),
 ];
 
 /// Looks, and installs.

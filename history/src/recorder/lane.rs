@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Instant};
 
-use super::{batch::Batch, ledger::Moment, logs::TableId, subject::Subject, timeline::Timeline, told::Told};
+use super::{batch::Batch, ledger::Moment, logs::TableId, seen::SeenUsers, subject::Subject, timeline::Timeline, told::Told};
 use crate::{
     fact::{Change, Fact},
     record::Record,
@@ -16,6 +16,7 @@ use crate::{
 pub(super) struct Desk<'d> {
     pub(super) batch: &'d mut Batch,
     pub(super) redaction: &'d Redaction,
+    pub(super) seen: &'d SeenUsers,
     pub(super) moment: Moment,
 }
 
@@ -101,6 +102,9 @@ impl<E: Record> Lane for EventLane<E> {
                 continue;
             }
             is_kept &= identity.is_none();
+            for uid in received.item.users().into_iter().flatten() {
+                desk.seen.see(uid, received.item.time_ns(), desk.moment.at);
+            }
             desk.batch.add_event(self.table, columns, &received.item, received.item.time_ns(), vec![received.feed]);
         }
         if !is_kept {
@@ -200,7 +204,7 @@ mod tests {
     }
 
     /// What the lane writes of these, pushed before it looks.
-    fn written(events: impl IntoIterator<Item = ProcessEvent>, feed: &Feed) -> Batch {
+    fn written(events: impl IntoIterator<Item = ProcessEvent>, feed: &Feed, seen: &SeenUsers) -> Batch {
         let sink = Sink::new(64, Bell::default());
         events.into_iter().for_each(|event| sink.push(feed, event));
         let declarations = declarations();
@@ -208,7 +212,8 @@ mod tests {
         let table = tables.add(PROCESSES.schema());
         let mut batch = Batch::default();
         let moment = Moment { at: Instant::now(), wall_ns: 1000 };
-        EventLane::new(sink, table, &PROCESSES).drain(512, &mut Desk { batch: &mut batch, redaction: &Redaction::default(), moment });
+        let mut desk = Desk { batch: &mut batch, redaction: &Redaction::default(), seen, moment };
+        EventLane::new(sink, table, &PROCESSES).drain(512, &mut desk);
         batch
     }
 
@@ -216,7 +221,7 @@ mod tests {
     fn what_a_fork_bomb_does_beyond_its_share_is_a_row_that_counts_it() {
         let feed = Feed::new("ebpf", "");
         let bomb = (0..1000).map(|_| exec("bomb", "true"));
-        let batch = written(std::iter::once(exec("quiet", "true")).chain(bomb), &feed);
+        let batch = written(std::iter::once(exec("quiet", "true")).chain(bomb), &feed, &SeenUsers::default());
         let status = feed.status();
         assert_eq!((status.received, status.evicted, status.rejected), (1001, 0, 992));
         assert_eq!(batch.row_count(), 1 + 8 + 1, "the quiet one's, the share of the bomb, and a row for the rest");
@@ -225,7 +230,21 @@ mod tests {
 
     #[test]
     fn secrets_in_arguments_are_dropped_before_anything_is_kept() {
-        let batch = written([exec("c", "mysql --password=hunter2 --user=ann")], &Feed::new("ebpf", ""));
+        let batch = written([exec("c", "mysql --password=hunter2 --user=ann")], &Feed::new("ebpf", ""), &SeenUsers::default());
         assert!(batch.has_row_with(b"--user=ann") && !batch.has_row_with(b"hunter2"));
+    }
+
+    #[test]
+    fn the_hosts_users_are_told_and_of_a_container_only_who_logged_in() {
+        let seen = SeenUsers::default();
+        seen.on_seen(|| ());
+        let of = |container: &str, [uid, euid, auid]: [i64; 3]| ProcessEvent {
+            uid: Some(uid),
+            euid: Some(euid),
+            auid: Some(auid),
+            ..exec(container, "true")
+        };
+        written([of("", [1, 2, 3]), of("c", [4, 5, 6]), of("", [1, 1, 3])], &Feed::new("ebpf", ""), &seen);
+        assert_eq!(seen.take().iter().map(|user| user.uid).collect::<Vec<_>>(), [1, 2, 3, 6]);
     }
 }

@@ -17,6 +17,7 @@ mod logs;
 mod ports;
 mod recover;
 mod runs;
+mod seen;
 mod sinks;
 mod storm;
 mod subject;
@@ -49,6 +50,7 @@ use crate::{
 pub use declarations::Declarations;
 pub use directory::Directory;
 pub use lock::{Holder, Lock, LockError, Role, holder};
+pub use seen::{SeenUser, SeenUsers};
 pub use sinks::Sinks;
 
 /// How to record.
@@ -98,6 +100,7 @@ struct Shared {
     /// Cursors that were stored since the start.
     cursors: Mutex<HashMap<String, Cursor>>,
     directory: Directory,
+    seen_users: SeenUsers,
     /// The host is another than the store was written on.
     is_another_host: AtomicBool,
     blind_since: Option<Nanos>,
@@ -233,5 +236,10 @@ impl Handle {
     pub fn begin_generation(&self) {
         self.shared.is_another_host.store(true, Relaxed);
         self.shared.bell.ring();
+    }
+
+    /// Which users of the host records name.
+    pub fn seen_users(&self) -> &SeenUsers {
+        &self.shared.seen_users
     }
 }

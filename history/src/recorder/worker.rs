@@ -265,7 +265,8 @@ impl Worker {
 
     /// Lets each lane do something.
     fn at_desk(&mut self, moment: Moment, mut work: impl FnMut(&mut dyn Lane, &mut Desk<'_>)) {
-        let mut desk = Desk { batch: &mut self.batch, redaction: &self.redaction, moment };
+        let seen = &self.shared.seen_users;
+        let mut desk = Desk { batch: &mut self.batch, redaction: &self.redaction, seen, moment };
         for lane in &mut self.lanes {
             work(&mut **lane, &mut desk);
         }

@@ -2,10 +2,13 @@
 //!
 //! inotify watches the directory, because these files are replaced, not written. What it tells makes the file be read again; the
 //! difference to the last look is what happened. A container's root is looked into from outside, through its first process.
+//! Users of the host that no file names are asked for by the id that a process shows.
 
 mod book;
 mod files;
+mod getent;
 mod id_map;
+mod name_service;
 mod place;
 mod root;
 #[cfg(test)]
@@ -26,11 +29,12 @@ use serde::Deserialize;
 use tokio::{
     sync::{Notify, Semaphore},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    name_service::NameService,
     place::Place,
     root::{Look, Root, Unread},
 };
@@ -50,11 +54,15 @@ pub struct AccountsConfig {
     pub containers: bool,
     /// The host's root, where the recorder's own is another. Default `/`.
     pub root: PathBuf,
+    /// Whether to ask the name service (SSSD, systemd, …) for users that no file names, once a process shows them. Default true.
+    pub name_service: bool,
+    /// The program that asks it. Default: `getent` of this system, if `root` is its own.
+    pub getent: Option<PathBuf>,
 }
 
 impl Default for AccountsConfig {
     fn default() -> Self {
-        Self { enabled: true, containers: true, root: "/".into() }
+        Self { enabled: true, containers: true, root: "/".into(), name_service: true, getent: None }
     }
 }
 
@@ -83,6 +91,8 @@ pub(crate) struct Accounts {
     /// When this source began: a container that is younger was seen from its start.
     began_ns: Nanos,
     changed: Arc<Notify>,
+    names: NameService,
+    seen: Arc<Notify>,
     /// The list of containers was read once.
     followed: bool,
 }
@@ -105,7 +115,19 @@ impl Accounts {
             let woken = Arc::clone(&changed);
             site.recorder.directory().on_change(move || woken.notify_one());
         }
-        Self { site, config, places: BTreeMap::new(), began_ns: now(), changed, followed: false }
+        let (names, seen) = (NameService::new(site.clone(), &config), Arc::new(Notify::new()));
+        if names.can_be_asked() {
+            let woken = Arc::clone(&seen);
+            site.recorder.seen_users().on_seen(move || woken.notify_one());
+        }
+        Self { site, config, places: BTreeMap::new(), began_ns: now(), changed, names, seen, followed: false }
+    }
+
+    /// Finds out who the users are that processes showed; not before the files were read, which know most of them.
+    fn look_at_seen(&mut self) {
+        if let Some(book) = self.places.get(&ContainerKey::default()).and_then(Place::book) {
+            self.names.look(|uid| book.users.values().any(|user| user.uid == Some(uid.into())));
+        }
     }
 
     fn broken(&self, request: &str, reason: io::Error) -> SourceError {
@@ -150,13 +172,18 @@ impl<'a> Following<'a> {
         self.follow_containers();
         let keys: Vec<_> = self.accounts.places.keys().cloned().collect();
         keys.iter().for_each(|key| self.visit(key));
-        let changed = Arc::clone(&self.accounts.changed);
+        let (changed, seen) = (Arc::clone(&self.accounts.changed), Arc::clone(&self.accounts.seen));
+        self.accounts.names.begin();
         loop {
+            let due = self.accounts.names.due();
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 event = self.events.next() => self.hear(event)?,
                 Some(Ok(looked)) = self.looks.join_next() => self.take(looked)?,
                 () = changed.notified() => self.follow_containers(),
+                () = seen.notified() => self.accounts.look_at_seen(),
+                answer = self.accounts.names.answer() => self.accounts.names.take(answer),
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.accounts.names.look_again(),
             }
         }
     }
@@ -306,6 +333,9 @@ impl<'a> Following<'a> {
         }
         if place.end_look() {
             self.visit(&key);
+        }
+        if is_host {
+            self.accounts.look_at_seen();
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-use std::{fs, path::Path, time::Instant};
+use std::{fs, path::Path, process::Command, time::Instant};
 
 use mayfly_history::{
     Change, Fact,
@@ -19,11 +19,25 @@ struct Host {
     changes: Vec<Change<User>>,
 }
 
+/// A folder with a `getent` that does this. Another process writes it: a fork of another test would hold the file open, and the kernel
+/// runs no program that may yet be written.
+pub(crate) fn script(what: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let write = r#"printf '#!/bin/sh\n%s\n' "$1" > "$0" && chmod 755 "$0""#;
+    let written = Command::new("sh").args(["-c", write]).arg(folder.path().join("getent")).arg(what).status().unwrap();
+    assert!(written.success());
+    folder
+}
+
 impl Host {
     fn new() -> Self {
+        Self::asking(None)
+    }
+
+    fn asking(getent: Option<PathBuf>) -> Self {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("etc")).unwrap();
-        let config = AccountsConfig { root: root.path().to_owned(), ..AccountsConfig::default() };
+        let config = AccountsConfig { root: root.path().to_owned(), getent, ..AccountsConfig::default() };
         let recorder = Handle::detached(Sinks::new(Bell::default()));
         let feed = recorder.feed("accounts", "");
         let config = Arc::new(SourcesConfig { accounts: config, ..SourcesConfig::default() });
@@ -56,6 +70,22 @@ impl Host {
             assert!(Instant::now() < deadline, "not in time: {:?} {:?}", self.events, self.changes);
             sleep(Duration::from_millis(1)).await;
         }
+    }
+
+    /// A process shows an id; so much later that it is news again.
+    fn show(&self, uid: i64, at_ns: Nanos, later: u64) {
+        self.site.recorder.seen_users().see(uid, at_ns, Instant::now() + Duration::from_secs(later));
+    }
+
+    /// What was told of users that the name service gave, in words; waits for so many.
+    async fn named(&mut self, many: usize) -> Vec<String> {
+        let say = |change: &Change<User>| match change {
+            Change::Holds { fact, at_ns, evidence: "nss" } => Some(format!("{} {} from {at_ns}", fact.name, fact.uid.unwrap_or(-1))),
+            Change::Ended { key, scope, at_ns, reason, evidence: "nss" } => Some(format!("{scope} {key} to {at_ns}, {reason}")),
+            _ => None,
+        };
+        self.until(|host| host.changes.iter().filter_map(say).count() >= many).await;
+        self.changes.drain(..).collect::<Vec<_>>().iter().filter_map(say).collect()
     }
 
     async fn watched(&mut self) {
@@ -93,7 +123,8 @@ async fn tells_what_each_rename_changed_and_nothing_twice() {
         host.write("passwd", "root:x:0:0::/:\njoe:x:1000:1000::/home/joe:/bin/sh\n");
         let event = host.next().await;
         assert_eq!(told(&event), ("user_added", "joe", "", Some(1000)));
-        assert!((begun..=now()).contains(&event.time_ns));
+        // The time of a file is that of the kernel's last tick.
+        assert!((begun - 21_000_000..=now()).contains(&event.time_ns));
         host.write("group", "root:x:0:\njoe:x:1000:\n");
         assert_eq!(told(&host.next().await), ("group_added", "", "joe", None));
         host.write("shadow", "root:$6$secret$secret:19001::::::\n");
@@ -175,6 +206,94 @@ async fn a_directory_that_is_replaced_is_followed_anew() {
     assert!(followed.unwrap_err().to_string().contains("inotify"));
     beside(&site, Some(accounts), async {
         assert_eq!(told(&host.next().await), ("user_removed", "joe", "", Some(1000)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whom_no_file_names_is_asked_for_when_a_process_shows_the_id() {
+    let program = script("echo $2 >> \"$0.asked\"; [ $2 = 7 ] && echo 'ann:x:7:100:Ann:/home/ann:/bin/sh' && exit; exit 2");
+    let mut host = Host::asking(Some(program.path().join("getent")));
+    host.write("passwd", "joe:x:1000:1000::/:\n");
+    let site = host.site.clone();
+    beside(&site, None, async {
+        for (uid, at_ns) in [(1000, 1), (7, 2), (8, 3), (7, 4)] {
+            host.show(uid, at_ns, 0);
+        }
+        assert_eq!(host.named(1).await, ["ann 7 from 2"]);
+        // Nobody has it, and so it is for a while.
+        host.show(8, 5, 61);
+        host.show(9, 6, 0);
+        let asked = || fs::read_to_string(program.path().join("getent.asked")).unwrap_or_default();
+        host.until(|_| asked().lines().count() == 3).await;
+        assert_eq!(asked(), "7\n8\n9\n", "one in a file is not asked for");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_name_service_says_no_longer_ends_when_a_process_shows_it() {
+    let program = script("cat \"$0.answer\" 2> /dev/null || exit 2");
+    let mut host = Host::asking(Some(program.path().join("getent")));
+    let answer = |line: &str| {
+        let beside = program.path().join("new");
+        fs::write(&beside, line).unwrap();
+        fs::rename(beside, program.path().join("getent.answer")).unwrap();
+    };
+    answer("ann:x:7:7::/:/bin/sh\n");
+    let site = host.site.clone();
+    beside(&site, None, async {
+        host.watched().await;
+        host.show(7, 2, 0);
+        assert_eq!(host.named(1).await, ["ann 7 from 2"]);
+        answer("ann:x:7:7::/:/bin/zsh\n");
+        host.show(7, 3, 61);
+        assert_eq!(host.named(1).await, ["ann 7 from 3"], "another shell");
+        answer("bob:x:7:7:::\n");
+        host.show(7, 4, 122);
+        assert_eq!(host.named(2).await, ["ann name service 7 to 4, unknown", "bob 7 from 4"]);
+        fs::remove_file(program.path().join("getent.answer")).unwrap();
+        host.show(7, 5, 183);
+        assert_eq!(host.named(1).await, ["bob name service 7 to 5, unknown"]);
+        answer("eve:x:8:8:::\n");
+        host.show(8, 6, 0);
+        assert_eq!(host.named(1).await, ["eve 8 from 6"]);
+        host.write("passwd", "eve:x:8:8:::\n");
+        assert_eq!(told(&host.next().await), ("user_added", "eve", "", Some(8)));
+        host.show(8, 7, 61);
+        assert_eq!(host.named(1).await, ["eve name service 8 to 7, changed"], "a file names it now");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_user_in_a_file_that_is_yet_to_be_read_is_the_files() {
+    let program = script("[ $2 = 7 ] && echo 'ann:x:7:7:::' || echo 'bob:x:8:8:::'");
+    let host = Host::new();
+    host.write("passwd", "ann:x:7:7::/:\nbob:x:9:9:::\n");
+    let ask = |uid| name_service::ask(program.path().join("getent").as_path().into(), host.root.path().to_owned(), uid);
+    assert_eq!(ask(7).await.unwrap(), None);
+    assert_eq!(ask(8).await.unwrap().map(|user| (user.name, user.by_name_service)), Some(("bob".into(), true)));
+}
+
+#[tokio::test]
+async fn a_change_has_the_time_of_its_file_whatever_delays_the_source() {
+    let mut host = Host::new();
+    host.write("passwd", "joe:x:1000:1000::/:\n");
+    let site = host.site.clone();
+    beside(&site, None, async {
+        host.watched().await;
+        host.changes.clear();
+        host.write("passwd", "ann:x:1000:1000::/:\n");
+        use std::os::unix::fs::MetadataExt;
+        let file = fs::metadata(host.root.path().join("etc/passwd")).unwrap();
+        let written_ns = file.ctime() * 1_000_000_000 + file.ctime_nsec();
+        // The source runs on this very thread.
+        std::thread::sleep(Duration::from_millis(100));
+        host.until(|host| host.events.len() == 2).await;
+        for event in &host.events {
+            assert!((written_ns - event.time_ns).abs() < 21_000_000, "{} is not {written_ns}", event.time_ns);
+        }
     })
     .await;
 }

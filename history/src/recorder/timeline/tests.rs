@@ -10,6 +10,7 @@ use crate::{
         batch::Batch,
         ledger::{Ledger, Moment},
         logs::TableList,
+        seen::SeenUsers,
         tests::recorded::declarations,
     },
     store::{IntervalScan, Reader, StoreOptions, Writer},
@@ -66,7 +67,8 @@ impl Bench {
 
     fn take(&mut self, change: Change<User>) -> Result<(), Full> {
         let moment = Moment { at: Instant::now(), wall_ns: 1000 };
-        self.timeline.take(change, &mut Desk { batch: &mut self.batch, redaction: &Redaction::default(), moment })
+        let seen = &SeenUsers::default();
+        self.timeline.take(change, &mut Desk { batch: &mut self.batch, redaction: &Redaction::default(), seen, moment })
     }
 
     fn holds(&mut self, fact: User, at_ns: Nanos, evidence: &'static str) {
@@ -192,7 +194,8 @@ fn a_new_store_gets_what_holds() {
     bench.restart();
     bench.dir = TempDir::new().unwrap();
     let moment = Moment { at: Instant::now(), wall_ns: 1000 };
-    bench.timeline.write_anew(&mut Desk { batch: &mut bench.batch, redaction: &Redaction::default(), moment });
+    let seen = &SeenUsers::default();
+    bench.timeline.write_anew(&mut Desk { batch: &mut bench.batch, redaction: &Redaction::default(), seen, moment });
     assert_eq!(bench.stored(), [row(7, "ann", 10, None, "", "accounts")]);
 }
 

@@ -1,0 +1,270 @@
+//! Users that no file names (SSSD, systemd-homed, DynamicUser): the system's name service is asked for an id when a process shows it.
+//!
+//! Nobody tells when such a user comes or goes. It is there from the process that showed it first, it is asked for again while its
+//! processes are seen and now and then, and what it is no longer ends, as `unknown`, when that is noticed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque, btree_map::Entry},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use mayfly_history::{Change, Fact, Nanos, account::User, chain, now, recorder::SeenUser};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    AccountsConfig,
+    getent::{self, Silent},
+    root::Root,
+};
+use crate::supervise::Site;
+
+/// Who said what is told here.
+const EVIDENCE: &str = "nss";
+/// Programs that ask at once; one that hangs takes its place until it ends.
+const MOST_AT_ONCE: usize = 2;
+/// Least time between the starts of two of them.
+const BETWEEN: Duration = Duration::from_millis(50);
+/// Ids that wait to be asked for.
+const MOST_WAITING: usize = 256;
+/// Users that the name service may have given at a time.
+const MOST_NAMED: usize = 1024;
+/// Ids that are remembered as nobody's, and how long.
+const MOST_UNNAMED: usize = 4096;
+const UNNAMED_FOR: Duration = Duration::from_secs(600);
+/// A user whose processes are not seen is asked for again after so long.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(900);
+/// Where the program is, on this system or another.
+const PROGRAMS: [&str; 3] = ["/usr/bin/getent", "/bin/getent", "/run/current-system/sw/bin/getent"];
+
+/// What the name service said so far.
+#[derive(Debug)]
+pub(crate) struct NameService {
+    site: Site,
+    root: PathBuf,
+    /// `None`: there is nobody to be asked.
+    program: Option<Arc<Path>>,
+    named: BTreeMap<u32, Named>,
+    unnamed: HashMap<u32, Instant>,
+    waiting: VecDeque<Question>,
+    asking: JoinSet<Answer>,
+    /// The ids that those are about.
+    asked: BTreeSet<u32>,
+    next_start: Instant,
+    /// Nothing that is told now began before: something ended then.
+    not_before: Nanos,
+}
+
+#[derive(Debug)]
+struct Named {
+    user: User,
+    asked: Instant,
+}
+
+/// An id to be asked for. `at_ns`: when a process showed it; `None`: it is time to.
+#[derive(Clone, Copy, Debug)]
+struct Question {
+    uid: u32,
+    at_ns: Option<Nanos>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    question: Question,
+    /// `None`: nobody, or one whom a file names.
+    outcome: Result<Option<User>, Silent>,
+}
+
+impl NameService {
+    pub(crate) fn new(site: Site, config: &AccountsConfig) -> Self {
+        // Below another root is another system, whose name service cannot be asked from here.
+        let usual = || PROGRAMS.into_iter().map(PathBuf::from).find(|path| config.root == Path::new("/") && path.exists());
+        let program = config.getent.clone().or_else(usual).filter(|_| config.name_service);
+        Self {
+            site,
+            root: config.root.clone(),
+            program: program.map(Into::into),
+            named: BTreeMap::new(),
+            unnamed: HashMap::new(),
+            waiting: VecDeque::new(),
+            asking: JoinSet::new(),
+            asked: BTreeSet::new(),
+            next_start: Instant::now(),
+            not_before: 0,
+        }
+    }
+
+    pub(crate) fn can_be_asked(&self) -> bool {
+        self.program.is_some()
+    }
+
+    /// Ends what the recorder before this one knew: nobody can tell whether it still holds before it is seen again.
+    pub(crate) fn begin(&mut self) {
+        let Some(blind_since) = self.site.recorder.blind_since().filter(|_| self.not_before == 0) else { return };
+        self.not_before = now();
+        let group = User { by_name_service: true, ..User::default() }.group().into_owned();
+        let taken_ns = self.not_before;
+        self.push(Change::Present { group, facts: Vec::new(), taken_ns, blind_since: Some(blind_since), evidence: EVIDENCE });
+    }
+
+    /// Takes the ids that processes showed. `is_in_file`: whether a file names a user of that id.
+    pub(crate) fn look(&mut self, is_in_file: impl Fn(u32) -> bool) {
+        for SeenUser { uid, at_ns } in self.site.recorder.seen_users().take() {
+            if is_in_file(uid) {
+                self.end(uid, at_ns, "changed");
+            } else if self.unnamed.get(&uid).is_none_or(|asked| asked.elapsed() >= UNNAMED_FOR) {
+                self.want(Question { uid, at_ns: Some(at_ns) });
+            }
+        }
+        self.start();
+    }
+
+    /// Asks again for those who were not asked for in a long while.
+    pub(crate) fn look_again(&mut self) {
+        let due: Vec<_> = self.named.iter().filter(|(_, named)| named.asked.elapsed() >= ASK_AGAIN_AFTER).map(|(uid, _)| *uid).collect();
+        due.into_iter().for_each(|uid| self.want(Question { uid, at_ns: None }));
+        self.start();
+    }
+
+    /// When [`Self::look_again`] has something to do; `None`: never.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.named.values().map(|named| named.asked + ASK_AGAIN_AFTER).min()
+    }
+
+    /// Waits for an answer, for ever where nothing was asked.
+    pub(crate) async fn answer(&mut self) -> Answer {
+        loop {
+            match self.asking.join_next().await {
+                Some(Ok(answer)) => return answer,
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "an answer of the name service was lost");
+                    self.asked.clear();
+                }
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn want(&mut self, question: Question) {
+        // Of one that is on its way already the earlier time counts; what finds no room is seen again.
+        let is_under_way = self.asked.contains(&question.uid) || self.waiting.iter().any(|waiting| waiting.uid == question.uid);
+        if self.waiting.len() < MOST_WAITING && !is_under_way {
+            self.waiting.push_back(question);
+        }
+    }
+
+    fn start(&mut self) {
+        let Some(program) = &self.program else {
+            self.waiting.clear();
+            return;
+        };
+        while self.asking.len() < MOST_AT_ONCE
+            && let Some(question) = self.waiting.pop_front()
+        {
+            let at = self.next_start.max(Instant::now());
+            self.next_start = at + BETWEEN;
+            let (program, root) = (Arc::clone(program), self.root.clone());
+            self.asked.insert(question.uid);
+            self.asking.spawn(async move {
+                sleep_until(at).await;
+                Answer { question, outcome: ask(program, root, question.uid).await }
+            });
+        }
+    }
+
+    /// Takes what was answered.
+    pub(crate) fn take(&mut self, Answer { question: Question { uid, at_ns }, outcome }: Answer) {
+        self.asked.remove(&uid);
+        let at_ns = at_ns.unwrap_or_else(now).max(self.not_before);
+        match outcome {
+            Ok(Some(user)) => self.hold(uid, user, at_ns),
+            Ok(None) => {
+                self.end(uid, at_ns, "unknown");
+                self.note_unnamed(uid);
+            }
+            Err(silent) => {
+                self.site.feed.complain(chain(&silent));
+                if matches!(silent, Silent::Start { .. }) {
+                    tracing::warn!(error = chain(&silent), "the name service is not asked any more");
+                    self.program = None;
+                }
+                // What was known is asked for again in its time, not at once.
+                self.named.entry(uid).and_modify(|named| named.asked = Instant::now());
+            }
+        }
+        self.start();
+    }
+
+    fn hold(&mut self, uid: u32, user: User, at_ns: Nanos) {
+        self.unnamed.remove(&uid);
+        let is_renamed = |named: &Named| named.user.scope() != user.scope();
+        if self.named.get(&uid).is_some_and(is_renamed) {
+            self.end(uid, at_ns, "unknown");
+        }
+        let is_full = self.named.len() >= MOST_NAMED;
+        let asked = Instant::now();
+        match self.named.entry(uid) {
+            Entry::Occupied(mut known) => {
+                let is_same = std::mem::replace(known.get_mut(), Named { user: user.clone(), asked }).user == user;
+                if is_same {
+                    return;
+                }
+            }
+            Entry::Vacant(_) if is_full => {
+                self.site.feed.complain(format!("the name service gave {MOST_NAMED} users: uid {uid} is left out"));
+                return;
+            }
+            Entry::Vacant(room) => drop(room.insert(Named { user: user.clone(), asked })),
+        }
+        self.push(Change::Holds { fact: user, at_ns, evidence: EVIDENCE });
+    }
+
+    fn end(&mut self, uid: u32, at_ns: Nanos, reason: &'static str) {
+        let Some(Named { user, .. }) = self.named.remove(&uid) else { return };
+        self.not_before = self.not_before.max(at_ns);
+        let (key, scope) = (user.key().into_owned(), user.scope().into_owned());
+        self.push(Change::Ended { key, scope, at_ns, reason, evidence: EVIDENCE });
+    }
+
+    fn note_unnamed(&mut self, uid: u32) {
+        if self.unnamed.len() >= MOST_UNNAMED {
+            self.unnamed.retain(|_, asked| asked.elapsed() < UNNAMED_FOR);
+        }
+        if self.unnamed.len() < MOST_UNNAMED {
+            self.unnamed.insert(uid, Instant::now());
+        }
+    }
+
+    fn push(&self, change: Change<User>) {
+        self.site.recorder.sinks().of().push(&self.site.feed, change);
+    }
+}
+
+/// The user of that id, if it is the name service alone that has one: a user who was added a moment ago is in a file that is yet to be read.
+pub(super) async fn ask(program: Arc<Path>, root: PathBuf, uid: u32) -> Result<Option<User>, Silent> {
+    let Some((name, line)) = getent::ask(program, uid).await? else { return Ok(None) };
+    let user = User {
+        uid: Some(uid.into()),
+        gid: Some(line.gid.into()),
+        name,
+        description: line.description,
+        directory: line.directory,
+        shell: line.shell,
+        by_name_service: true,
+        ..User::default()
+    };
+    let is_in_file = {
+        let (name, uid) = (user.name.clone(), user.uid);
+        move || {
+            let root = Root::Host(root);
+            let look = root.open().and_then(|etc| root.read(&etc));
+            look.is_ok_and(|look| look.book.users.get(&name).is_some_and(|of_file| of_file.uid == uid))
+        }
+    };
+    let is_in_file = tokio::task::spawn_blocking(is_in_file).await.unwrap_or(false);
+    Ok((!is_in_file).then_some(user))
+}
