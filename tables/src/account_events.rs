@@ -17,7 +17,7 @@ pub static ACCOUNT_EVENTS: EventTable<AccountEvent> = EventTable {
             "`user_added`, `user_removed`, `user_changed`, `group_added`, `group_removed` or `group_changed`.",
         ),
         bigint("uid", |e| e.uid, "User id, as the host's kernel sees it; NULL for groups, and where no id of the host stands for it."),
-        bigint("gid", |e| e.gid, "Id of the group, of a user of the primary one, seen likewise."),
+        bigint("gid", |e| e.gid, "Id of the group; of a user, that of the primary group; seen likewise."),
         text("username", |e| Some(e.username.as_str().into()), "Name of the user; empty for groups."),
         text("groupname", |e| Some(e.groupname.as_str().into()), "Name of the group; empty for users."),
         text(

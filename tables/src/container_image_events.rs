@@ -35,10 +35,10 @@ pub static CONTAINER_IMAGE_EVENTS: EventTable<ImageEvent> = EventTable {
              WHERE action IN ('pull', 'load', 'import', 'build') AND time > unixepoch('now', 'start of day') ORDER BY time_ns DESC;",
         ),
         (
-            "Containers of images that were deleted since.",
+            "Containers whose image was deleted later.",
             "SELECT i.time AS deleted, i.image, e.time, e.container_id, e.name FROM container_image_events i\n\
              JOIN container_lifecycle_events e ON e.image_id = i.image_id\n\
-             WHERE i.action = 'delete' AND e.action = 'create';",
+             WHERE i.action = 'delete' AND e.action = 'create' AND e.time_ns < i.time_ns;",
         ),
     ],
 };

@@ -39,7 +39,11 @@ pub static CONTAINER_PROCESS_EVENTS: EventTable<ProcessEvent> = EventTable {
         bigint("uid", |e| e.uid, "User id, seen from the host."),
         bigint("gid", |e| e.gid, "Group id, seen from the host."),
         bigint("euid", |e| e.euid, "Effective user id, seen from the host."),
-        bigint("auid", |e| e.auid, "User who logged in (the audit login uid); NULL where nobody did."),
+        bigint(
+            "auid",
+            |e| e.auid,
+            "Id of the user who logged in (the audit login uid), also in containers one of the host; NULL where nobody did.",
+        ),
         text(
             "path",
             |e| Some((&*e.path).into()),
@@ -67,7 +71,7 @@ pub static CONTAINER_PROCESS_EVENTS: EventTable<ProcessEvent> = EventTable {
     ],
     examples: &[
         (
-            "What containers ran in the last ten minutes that their image does not usually run.",
+            "What containers executed from folders that anybody may write to, in the last ten minutes.",
             "SELECT time, container_name, image, path, cmdline, uid FROM container_process_events\n\
              WHERE action = 'exec' AND time > unixepoch() - 600 AND (path LIKE '/tmp/%' OR path LIKE '/dev/shm/%');",
         ),

@@ -41,9 +41,10 @@ pub static OOM_EVENTS: EventTable<OomEvent> = EventTable {
              WHERE time > unixepoch('now', 'start of day');",
         ),
         (
-            "Kills with what the container did before.",
+            "What a container executed in the minute before the kill.",
             "SELECT o.time, o.container_name, p.time_ns, p.cmdline FROM oom_events o\n\
-             JOIN container_process_events p ON p.container_id = o.container_id AND p.action = 'exec';",
+             JOIN container_process_events p ON p.container_id = o.container_id AND p.action = 'exec'\n\
+             AND p.time_ns BETWEEN o.time_ns - 60000000000 AND o.time_ns WHERE o.container_id <> '';",
         ),
     ],
 };

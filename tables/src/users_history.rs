@@ -9,7 +9,7 @@ pub(crate) static TABLE: History<User> = History::pushed(&USERS_HISTORY);
 /// The users, past and present.
 pub static USERS_HISTORY: HistoryTable<User> = HistoryTable {
     name: "users_history",
-    doc: "The users of the host and of containers, past and present. Of a container, ids are what the host's kernel sees, as in its processes' events.",
+    doc: "The users of the host and of containers, past and present. Of a container, ids are what the host's kernel sees, as in its processes' events. Users whom only the name service knows (`evidence = nss`: SSSD, systemd) are here from the first process that showed them.",
     columns: &[
         bigint("uid", |u: &User| u.uid, "User id, as the host's kernel sees it; NULL in a container whose user namespace does not map it.")
             .index(),
