@@ -172,13 +172,17 @@ impl Recording<'_> {
     /// The same for these sources.
     fn wait_for(&self, sources: &[&str], state: &str) -> Result<()> {
         let sources = format!(
-            "SELECT source, endpoint, state, last_error, hint FROM recorder_sources WHERE source IN ('{}') AND state <> 'disabled'",
+            "SELECT source, endpoint, state, last_error, hint, r.pid FROM recorder_sources CROSS JOIN recorder_info r \
+             WHERE source IN ('{}') AND state <> 'disabled'",
             sources.join("', '")
         );
         let what = format!("source that is {state}");
         until(&what, Duration::from_secs(20), || {
             let sources = self.mayfly.query(&sources)?;
-            let there = !sources.is_empty() && sources.iter().all(|row| row.get("state").and_then(Value::as_str) == Some(state));
+            // Not what the recorder before this one said last.
+            let is_own = |row: &Row| row.get("pid").and_then(number) == Some(self.pid().into());
+            let is_so = |row: &Row| is_own(row) && row.get("state").and_then(Value::as_str) == Some(state);
+            let there = !sources.is_empty() && sources.iter().all(is_so);
             if there { Ok(()) } else { Err(format!("{sources:?}; {}", self.mayfly.log()).into()) }
         })
     }

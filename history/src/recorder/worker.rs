@@ -153,6 +153,8 @@ impl Worker {
         }
         let mut batch = Batch::default();
         batch.notes = notes;
+        // What the sources of the recorder before this one were doing is not what they do now.
+        batch.sources = Some(Vec::new());
         Self {
             dir,
             store,
