@@ -13,7 +13,7 @@ use std::{
 use mayfly_history::{Change, Fact, Nanos, account::User, chain, now, recorder::SeenUser};
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::{
@@ -29,6 +29,9 @@ const EVIDENCE: &str = "nss";
 const MOST_AT_ONCE: usize = 2;
 /// Least time between the starts of two of them.
 const BETWEEN: Duration = Duration::from_millis(50);
+/// How often one is asked for that got no answer, with such a pause in between.
+const ATTEMPTS: usize = 3;
+const PAUSE: Duration = Duration::from_secs(1);
 /// Ids that wait to be asked for.
 const MOST_WAITING: usize = 256;
 /// Users that the name service may have given at a time.
@@ -246,7 +249,14 @@ impl NameService {
 
 /// The user of that id, if it is the name service alone that has one: a user who was added a moment ago is in a file that is yet to be read.
 pub(super) async fn ask(program: Arc<Path>, root: PathBuf, uid: u32) -> Result<Option<User>, Silent> {
-    let Some((name, line)) = getent::ask(program, uid).await? else { return Ok(None) };
+    let mut answer = getent::ask(Arc::clone(&program), uid).await;
+    for _ in 1..ATTEMPTS {
+        if let Err(Silent::Answer { .. } | Silent::Failed { .. }) = answer {
+            sleep(PAUSE).await;
+            answer = getent::ask(Arc::clone(&program), uid).await;
+        }
+    }
+    let Some((name, line)) = answer? else { return Ok(None) };
     let user = User {
         uid: Some(uid.into()),
         gid: Some(line.gid.into()),

@@ -267,6 +267,14 @@ async fn what_the_name_service_says_no_longer_ends_when_a_process_shows_it() {
 }
 
 #[tokio::test]
+async fn a_name_service_that_fails_once_is_asked_again() {
+    let program = script("echo . >> \"$0.asked\"; [ $(wc -l < \"$0.asked\") = 1 ] && exit 1; echo 'ann:x:7:7:::'");
+    let root = tempfile::tempdir().unwrap();
+    let user = name_service::ask(program.path().join("getent").as_path().into(), root.path().to_owned(), 7).await.unwrap();
+    assert_eq!(user.map(|user| user.name).as_deref(), Some("ann"));
+}
+
+#[tokio::test]
 async fn a_user_in_a_file_that_is_yet_to_be_read_is_the_files() {
     let program = script("[ $2 = 7 ] && echo 'ann:x:7:7:::' || echo 'bob:x:8:8:::'");
     let host = Host::new();
