@@ -17,8 +17,8 @@ use mayfly_history::{
     store::{Reader, fuzzing::decode_block},
 };
 use mayfly_sources::{
-    Naming, accounts_fuzzing, decode_containerd, decode_cri, decode_lease_file, decode_netlink, devices_fuzzing, docker_fuzzing,
-    identity_fuzzing, mounts_fuzzing,
+    Naming, accounts_fuzzing, decode_containerd, decode_cri, decode_dhcp, decode_lease_file, decode_netlink, devices_fuzzing,
+    docker_fuzzing, identity_fuzzing, mounts_fuzzing,
 };
 use mayfly_tables::{Rows, TABLES};
 use prost::Message;
@@ -31,6 +31,7 @@ pub const TARGETS: &[Target] = &[
     ("account_files", account_files),
     ("containerd_event", containerd_event),
     ("cri_event", cri_event),
+    ("dhcp_packet", dhcp_packet),
     ("docker_event", docker_event),
     ("docker_inspect", docker_inspect),
     ("kernel_record", kernel_record),
@@ -59,6 +60,11 @@ pub fn containerd_event(bytes: &[u8]) {
 /// One message of a CRI server's event stream.
 pub fn cri_event(bytes: &[u8]) {
     let _ = decode_cri(&Arc::from("unix:///run/crio/crio.sock"), Runtime::CriO, bytes);
+}
+
+/// A packet that anybody on a link sent to the ports of DHCP.
+pub fn dhcp_packet(bytes: &[u8]) {
+    decode_dhcp(bytes);
 }
 
 /// One line of Docker's or Podman's event stream.

@@ -33,6 +33,8 @@ pub(super) struct Message {
     pub(super) client_id: Option<String>,
     pub(super) hostname: Option<String>,
     pub(super) server_address: Option<IpAddr>,
+    /// What tells the server apart, in its answers and in what is said to it: with DHCPv6 that is no address.
+    pub(super) server_id: Option<String>,
 }
 
 /// What a message says; DHCPv6's messages in the words of DHCPv4.
@@ -52,7 +54,7 @@ pub(super) enum Says {
 struct Asked {
     message: Message,
     /// The newest answer, and whose it was.
-    answered: Option<(LeaseAction, Option<IpAddr>)>,
+    answered: Option<(LeaseAction, Option<String>)>,
 }
 
 /// The dialogues on one link.
@@ -81,10 +83,11 @@ impl Dialogues {
             Says::Offer | Says::Ack | Says::Nak => {
                 if let Some(asked) = self.asked.get_mut(&message.transaction) {
                     // The same answer, relayed or repeated.
-                    let answer = (action, message.server_address);
-                    if asked.answered.replace(answer) == Some(answer) {
+                    let answer = Some((action, message.server_id.clone()));
+                    if asked.answered == answer {
                         return Vec::new();
                     }
+                    asked.answered = answer;
                     message.complete(&asked.message);
                 }
             }
@@ -139,12 +142,11 @@ impl Message {
         let lease_seconds = address.and_then(|(_, seconds)| seconds);
         let holds = matches!(action, LeaseAction::Assigned | LeaseAction::Renewed);
         let until_ns = lease_seconds.filter(|seconds| holds && *seconds != FOREVER).map(|s| time_ns + i64::from(s) * 1_000_000_000);
-        let server = self.server_address.map(|server| server.to_string()).unwrap_or_default();
         LeaseEvent {
             time_ns,
             action,
             source: LeaseSource::Dhcp,
-            channel: Arc::from(format!("{interface} {server}")),
+            channel: Arc::from(format!("{interface} {}", self.server_id.as_deref().unwrap_or_default())),
             lease: Lease {
                 ip_address: address.map(|(ip, _)| ip).filter(|ip| !ip.is_unspecified()),
                 mac_address: self.mac_address.clone(),

@@ -3,16 +3,16 @@
 //! On a router, a hypervisor or a DHCP server this makes the host the witness for other machines (`scope = client`).
 
 mod dialogue;
+mod links;
 mod packet;
 mod socket;
 mod v4;
 mod v6;
 
 use std::{
-    collections::HashMap,
-    fs, io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::{Path, PathBuf},
+    io,
+    os::fd::{AsFd, OwnedFd},
+    time::Instant,
 };
 
 use mayfly_history::{
@@ -20,13 +20,14 @@ use mayfly_history::{
     lease::{LeaseEvent, LeaseReport},
     now,
 };
-use rustix::{io::Errno, net::netdevice::index_to_name};
+use rustix::io::Errno;
 use serde::Deserialize;
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    dialogue::{Dialogues, Message},
+    dialogue::Message,
+    links::Links,
     packet::datagram,
     socket::{LONGEST, dropped, listen, receive},
 };
@@ -39,8 +40,6 @@ use crate::{
 
 /// Packets that are taken before the other sources have their turn.
 const AT_ONCE: usize = 256;
-/// Interfaces whose names are remembered.
-const MOST_LINKS: usize = 1024;
 
 /// `[dhcp]` of `mayfly.toml`.
 #[derive(Clone, Debug, Deserialize)]
@@ -48,7 +47,7 @@ const MOST_LINKS: usize = 1024;
 pub struct DhcpConfig {
     /// Whether to listen at all. Default true.
     pub enabled: bool,
-    /// Interfaces to listen on. Default: all, but for the ports of bridges, which the bridge hears.
+    /// Interfaces to listen on; of a bridge, all its ports. Default: all.
     pub interfaces: Vec<String>,
 }
 
@@ -115,6 +114,9 @@ impl Session {
                     Err(error) => return Err(error),
                 };
                 let Some(link) = self.links.find(received.interface, ready.get_inner().as_fd()) else { continue };
+                if link.is_echo(&buffer[..received.bytes], Instant::now()) {
+                    continue;
+                }
                 let heard = if received.is_cut { Err("it is longer than a link takes".into()) } else { message(&buffer[..received.bytes]) };
                 match heard {
                     Ok(message) => {
@@ -148,10 +150,12 @@ fn tell(sink: &Sink<LeaseReport>, site: &Site, event: LeaseEvent) {
     sink.push_at(&site.feed, LeaseReport::Event(Box::new(event)), cursor);
 }
 
-/// Reads a packet that the filter let through, for those who test the decoder.
+/// Hears a packet that the filter let through, for those who test the decoder.
 #[doc(hidden)]
-pub fn decode(packet: &[u8]) -> Result<impl std::fmt::Debug + use<>, String> {
-    message(packet)
+pub fn decode(packet: &[u8]) {
+    if let Ok(message) = message(packet) {
+        dialogue::Dialogues::default().hear(message, "lan0", None, now());
+    }
 }
 
 /// Reads a packet that the filter let through.
@@ -162,49 +166,6 @@ fn message(packet: &[u8]) -> Result<Message, String> {
         _ => v6::decode(datagram.payload, datagram.from),
     };
     read.map_err(|error| error.to_string())
-}
-
-/// The interfaces that packets came on.
-#[derive(Debug)]
-struct Links {
-    /// Empty: all.
-    wanted: Vec<String>,
-    /// `None`: not to be listened to.
-    known: HashMap<i32, Option<Link>>,
-}
-
-#[derive(Debug)]
-struct Link {
-    name: String,
-    mac: Option<String>,
-    dialogues: Dialogues,
-}
-
-impl Links {
-    fn new(wanted: Vec<String>) -> Self {
-        Self { wanted, known: HashMap::new() }
-    }
-
-    /// The interface of that index, if it is one to listen to.
-    fn find(&mut self, index: i32, socket: BorrowedFd<'_>) -> Option<&mut Link> {
-        // An index is not used again for a long time, so that what is forgotten is only looked at again.
-        if self.known.len() >= MOST_LINKS && !self.known.contains_key(&index) {
-            self.known.clear();
-        }
-        let wanted = &self.wanted;
-        self.known.entry(index).or_insert_with(|| Link::look(index, wanted, socket)).as_mut()
-    }
-}
-
-impl Link {
-    fn look(index: i32, wanted: &[String], socket: BorrowedFd<'_>) -> Option<Self> {
-        let name = index_to_name(socket, u32::try_from(index).ok()?).ok()?;
-        let folder: PathBuf = Path::new("/sys/class/net").join(&name);
-        let is_port = folder.join("master").exists();
-        let is_wanted = if wanted.is_empty() { !is_port && name != "lo" } else { wanted.contains(&name) };
-        let mac = fs::read_to_string(folder.join("address")).ok().map(|mac| mac.trim().to_owned());
-        is_wanted.then(|| Self { name, mac: mac.filter(|mac| !mac.is_empty()), dialogues: Dialogues::default() })
-    }
 }
 
 #[cfg(test)]

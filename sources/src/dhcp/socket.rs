@@ -9,7 +9,8 @@ use nix::libc;
 
 /// Longest packet: DHCP keeps to the link's usual size.
 pub(super) const LONGEST: usize = 2048;
-const RECEIVE_BUFFER: libc::c_int = 1 << 20;
+/// Of a flood on a bridge each port has a copy.
+const RECEIVE_BUFFER: libc::c_int = 4 << 20;
 
 /// The kernel's constants are wider than the fields of its own structures.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "they are small and positive")]
@@ -98,7 +99,9 @@ pub(super) fn listen() -> io::Result<OwnedFd> {
     // SAFETY: each value lives through its call, and its length is told.
     unsafe {
         set(&fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)?;
-        set(&fd, libc::SOL_SOCKET, libc::SO_RCVBUF, &RECEIVE_BUFFER)?;
+        // Past the host's limit, where that is allowed.
+        set(&fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &RECEIVE_BUFFER)
+            .or_else(|_| set(&fd, libc::SOL_SOCKET, libc::SO_RCVBUF, &RECEIVE_BUFFER))?;
         check(libc::bind(fd.as_raw_fd(), (&raw const address).cast(), length::<libc::sockaddr_ll>()))?;
     }
     Ok(fd)

@@ -5,10 +5,10 @@ use dhcproto::{
     v4::{self, DhcpOption as V4, MessageType},
     v6::{self, DhcpOption as V6, IAAddr, IANA},
 };
-use mayfly_history::lease::{LeaseAction, LeaseScope};
+use mayfly_history::lease::{LeaseAction, LeaseEvent, LeaseScope};
 use proptest::prelude::*;
 
-use super::{packet::tests::packet, *};
+use super::{dialogue::Dialogues, packet::tests::packet, *};
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 50);
@@ -73,6 +73,28 @@ fn a_lease_has_the_name_of_whoever_asked_and_the_time_that_the_server_gave() {
     assert_eq!((lease.client_id.as_deref(), lease.server_address, lease.scope), (Some("01:02"), Some(SERVER.into()), LeaseScope::Client));
 }
 
+/// What was captured between udhcpc and Kea, and between dhclient and dhcpd.
+#[test]
+fn real_dialogues_are_read_in_both_families() {
+    use LeaseAction::{Assigned, Discover, Offer, Released, Renewed, Request};
+    macro_rules! captured {
+        ($($name:literal),*) => { told(&[$(include_bytes!(concat!("../../../fuzz/corpus/dhcp_packet/", $name)).to_vec()),*]) };
+    }
+    let row = |e: &LeaseEvent| (e.action, e.lease.ip_address.map(|ip| ip.to_string()), e.lease.lease_seconds);
+    let four = captured!("discover", "offer", "request", "ack", "release");
+    let ip = || Some("10.215.0.60".to_owned());
+    let expected =
+        [(Discover, None, None), (Offer, ip(), Some(6)), (Request, ip(), None), (Assigned, ip(), Some(6)), (Released, ip(), None)];
+    assert_eq!(four.iter().map(row).collect::<Vec<_>>(), expected);
+    assert!(four.iter().all(|e| e.lease.mac_address.as_deref() == Some("02:00:00:00:00:01")), "{four:?}");
+    assert_eq!((four[3].lease.hostname.as_deref(), &four[3].channel), (Some("host1"), &four[4].channel));
+    let six = captured!("solicit6", "advertise6", "request6", "reply6", "renew6", "renewed6", "release6");
+    let actions: Vec<_> = six.iter().map(|e| e.action).collect();
+    assert_eq!(actions, [Discover, Offer, Request, Assigned, Request, Renewed, Released]);
+    assert!(six[1..].iter().all(|e| e.lease.ip_address == "fd15::60".parse().ok()), "{six:?}");
+    assert_eq!((six[3].lease.lease_seconds, &six[3].channel, &six[5].channel), (Some(8), &six[6].channel, &six[6].channel));
+}
+
 #[test]
 fn an_answer_that_is_seen_twice_is_told_once_and_a_renewal_is_no_new_lease() {
     let packets = [
@@ -132,6 +154,7 @@ fn version_six_tells_each_address_with_the_hardware_in_the_clients_id_through_re
     let with = |kind, seconds| {
         let mut message = v6::Message::new_with_id(kind, [1, 2, 3]);
         message.opts_mut().insert(V6::ClientId(duid.clone()));
+        message.opts_mut().insert(V6::ServerId(vec![0, 3, 0, 1, 9]));
         let opts = [V6::IAAddr(IAAddr { addr: address, preferred_life: seconds, valid_life: seconds, opts: v6::DhcpOptions::new() })];
         message.opts_mut().insert(V6::IANA(IANA { id: 1, t1: 0, t2: 0, opts: opts.into_iter().collect() }));
         message.to_vec().unwrap()
@@ -156,6 +179,8 @@ fn version_six_tells_each_address_with_the_hardware_in_the_clients_id_through_re
     assert_eq!(events.iter().map(|e| e.action).collect::<Vec<_>>(), expected);
     assert!(events.iter().all(|e| e.lease.ip_address == Some(address.into())), "{events:?}");
     assert_eq!((events[1].lease.mac_address.as_deref(), events[1].lease.server_address), (Some("02:00:00:00:00:07"), Some(link)));
+    let channels: Vec<_> = events.iter().map(|e| &*e.channel).collect();
+    assert_eq!(channels, ["lan0 00:03:00:01:09"; 5], "what is given back is given back to that server");
 }
 
 #[test]

@@ -62,6 +62,7 @@ pub(super) fn decode(payload: &[u8]) -> Result<Message, DecodeError> {
             _ => None,
         },
         server_address: server,
+        server_id: server.map(|server| server.to_string()),
     })
 }
 

@@ -12,6 +12,8 @@ use super::dialogue::{Message, Says, hex};
 
 /// Relays that may have passed a message on; the standard allows eight.
 const MOST_RELAYS: usize = 8;
+/// And so long identifiers.
+const LONGEST_DUID: usize = 130;
 
 /// Reads a message that came from `from`.
 ///
@@ -102,10 +104,11 @@ fn put(message: &mut Vec<u8>, code: u16, value: &[u8]) {
 }
 
 fn message(dhcp: &Dhcp, from: Option<IpAddr>) -> Message {
-    let duid = match dhcp.opts().get(OptionCode::ClientId) {
-        Some(DhcpOption::ClientId(duid)) => duid.as_slice(),
+    let id = |code| match dhcp.opts().get(code) {
+        Some(DhcpOption::ClientId(duid) | DhcpOption::ServerId(duid)) => duid.get(..LONGEST_DUID).unwrap_or(duid),
         _ => &[],
     };
+    let (duid, server) = (id(OptionCode::ClientId), id(OptionCode::ServerId));
     let addresses = addresses(dhcp.opts());
     let (says, has_it, is_servers) = match dhcp.msg_type() {
         MessageType::Solicit => (Some(Says::Discover), false, false),
@@ -128,6 +131,7 @@ fn message(dhcp: &Dhcp, from: Option<IpAddr>) -> Message {
         client_id: (!duid.is_empty()).then(|| hex(duid)),
         hostname: None,
         server_address: from.filter(|_| is_servers),
+        server_id: (!server.is_empty()).then(|| hex(server)),
     }
 }
 
