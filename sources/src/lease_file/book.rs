@@ -1,51 +1,32 @@
 //! What one lease file said last, and what follows when it says something else.
 
-use std::{collections::BTreeMap, net::IpAddr, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::Path,
+    sync::Arc,
+};
 
 use mayfly_history::{
     Nanos,
     lease::{HeldLease, Lease, LeaseAction, LeaseEvent, LeaseScope, LeaseSource},
 };
 
-use super::parse::Entry;
-
-const SECOND: Nanos = 1_000_000_000;
+use super::parse::{Entry, Page, SECOND};
 
 /// One file's leases.
 #[derive(Debug, Default)]
 pub(super) struct Book {
     channel: Arc<str>,
-    given: BTreeMap<IpAddr, Entry>,
+    /// The last word about each address, that it is over included.
+    last: BTreeMap<IpAddr, Entry>,
     read_ns: Nanos,
 }
 
-/// What a file says now: the leases that are given, and when those that are over ended, where it tells.
-#[derive(Debug, Default)]
-pub(super) struct Page {
-    given: BTreeMap<IpAddr, Entry>,
-    over: BTreeMap<IpAddr, Option<Nanos>>,
-}
-
-impl Page {
-    /// Later entries override earlier ones.
-    pub(super) fn of(entries: Vec<Entry>) -> Self {
-        let mut page = Self::default();
-        for entry in entries {
-            let Some(ip) = entry.ip else { continue };
-            if entry.is_over {
-                page.given.remove(&ip);
-                page.over.insert(ip, entry.until_ns);
-            } else {
-                page.given.insert(ip, entry);
-            }
-        }
-        page
-    }
-}
-
 impl Book {
-    pub(super) fn new(path: &Path) -> Self {
-        Self { channel: path.to_string_lossy().into(), ..Self::default() }
+    /// A file of which nothing is known, or that was not there at `read_ns`.
+    pub(super) fn new(path: &Path, read_ns: Nanos) -> Self {
+        Self { channel: path.to_string_lossy().into(), read_ns, ..Self::default() }
     }
 
     pub(super) fn channel(&self) -> &Arc<str> {
@@ -54,15 +35,15 @@ impl Book {
 
     /// Whether a lease that should still be given is not in the page at all: it may just be being written.
     pub(super) fn misses(&self, page: &Page, now_ns: Nanos) -> bool {
-        let runs = |entry: &Entry| entry.until_ns.is_none_or(|until| until > now_ns + SECOND);
-        self.given.iter().any(|(ip, entry)| runs(entry) && !page.given.contains_key(ip) && !page.over.contains_key(ip))
+        let runs = |entry: &Entry| !entry.is_over && !ends_by(entry, now_ns);
+        self.last.iter().any(|(ip, entry)| runs(entry) && !page.contains_key(ip))
     }
 
     /// Takes the first page; gives what holds.
     pub(super) fn open(&mut self, page: Page, now_ns: Nanos) -> Vec<HeldLease> {
-        self.given = page.given;
+        self.last = page.into_iter().filter_map(|(ip, mut entries)| Some((ip, entries.pop()?))).collect();
         self.read_ns = now_ns;
-        let runs = self.given.iter().filter(|(_, entry)| entry.until_ns.is_none_or(|until| until > now_ns));
+        let runs = self.last.iter().filter(|(_, entry)| !entry.is_over && entry.until_ns.is_none_or(|until| until > now_ns));
         runs.map(|(ip, entry)| HeldLease {
             channel: Arc::clone(&self.channel),
             lease: lease(*ip, entry),
@@ -73,44 +54,106 @@ impl Book {
         .collect()
     }
 
-    /// Takes another page; gives what happened since the last.
-    pub(super) fn turn(&mut self, page: Page, now_ns: Nanos) -> Vec<LeaseEvent> {
-        // Files tell whole seconds, and clocks of servers may differ.
-        let within = |told: Option<Nanos>| told.unwrap_or(now_ns).clamp(self.read_ns.min(now_ns), now_ns);
+    /// Takes another page, of a file that was changed at `changed_ns`; gives what happened since the last.
+    pub(super) fn turn(&mut self, mut page: Page, changed_ns: Nanos, now_ns: Nanos) -> Vec<LeaseEvent> {
+        let clock = Clock { read_ns: self.read_ns.min(now_ns), changed_ns: changed_ns.clamp(self.read_ns.min(now_ns), now_ns), now_ns };
         let mut events = Vec::new();
-        let mut tell = |time_ns, action, ip, entry: &Entry| {
-            events.push(LeaseEvent {
-                time_ns,
-                action,
-                source: LeaseSource::LeaseFile,
-                channel: Arc::clone(&self.channel),
-                lease: lease(ip, entry),
-                until_ns: entry.until_ns,
-                segment: None,
-            });
-        };
-        for (ip, before) in &self.given {
-            let ends_by_itself = before.until_ns.is_some_and(|until| until <= now_ns + SECOND);
-            if !page.given.contains_key(ip) && !ends_by_itself {
-                tell(within(page.over.get(ip).copied().flatten()), LeaseAction::Released, *ip, before);
+        let addresses: BTreeSet<IpAddr> = self.last.keys().chain(page.keys()).copied().collect();
+        for ip in addresses {
+            let told = page.remove(&ip).unwrap_or_default();
+            let before = self.last.get(&ip).cloned();
+            for (action, time_ns, entry) in story(before.as_ref(), &told, clock) {
+                events.push(self.event(ip, action, time_ns, entry));
+            }
+            match told.last() {
+                Some(last) if before.as_ref() == Some(last) => {}
+                Some(last) => drop(self.last.insert(ip, last.clone())),
+                None => drop(self.last.remove(&ip)),
             }
         }
-        for (ip, entry) in &page.given {
-            if entry.until_ns.is_some_and(|until| until <= now_ns) {
-                continue;
-            }
-            match self.given.get(ip) {
-                Some(before) if before == entry => {}
-                Some(before) if is_same(before, entry) && before.until_ns.is_none_or(|until| until + SECOND >= now_ns) => {
-                    tell(now_ns, LeaseAction::Renewed, *ip, entry);
-                }
-                _ => tell(within(entry.since_ns), LeaseAction::Assigned, *ip, entry),
-            }
-        }
-        self.given = page.given;
         self.read_ns = now_ns;
         events
     }
+
+    fn event(&self, ip: IpAddr, action: LeaseAction, time_ns: Nanos, entry: &Entry) -> LeaseEvent {
+        LeaseEvent {
+            time_ns,
+            action,
+            source: LeaseSource::LeaseFile,
+            channel: Arc::clone(&self.channel),
+            lease: lease(ip, entry),
+            // It was given within the second that the file tells, and ends within that second too.
+            until_ns: entry.until_ns.map(|until| if until % SECOND == 0 { until.saturating_add(time_ns % SECOND) } else { until }),
+            segment: None,
+        }
+    }
+}
+
+/// When the file was read before, when it was changed last, and now.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    read_ns: Nanos,
+    changed_ns: Nanos,
+    now_ns: Nanos,
+}
+
+impl Clock {
+    /// When something happened of which the file tells the second: files are written at once, and know better. `None`: before the last look,
+    /// so that it must be the time of something else.
+    fn when(self, told: Option<Nanos>) -> Option<Nanos> {
+        let second = told?.div_euclid(SECOND);
+        let within = if second == self.changed_ns.div_euclid(SECOND) { self.changed_ns } else { second * SECOND + SECOND / 2 };
+        (within >= self.read_ns.saturating_sub(SECOND)).then(|| within.clamp(self.read_ns, self.now_ns))
+    }
+}
+
+/// What happened to an address, each with the entry that it is about.
+fn story<'e>(before: Option<&'e Entry>, told: &'e [Entry], clock: Clock) -> Vec<(LeaseAction, Nanos, &'e Entry)> {
+    let mut holder = before.filter(|entry| !entry.is_over);
+    let mut events = Vec::new();
+    if told.is_empty() {
+        let gone = holder.filter(|entry| !ends_by(entry, clock.now_ns));
+        return gone.map(|entry| (LeaseAction::Released, clock.changed_ns, entry)).into_iter().collect();
+    }
+    // What comes after the last word that is known; of what was written anew, only the last word.
+    let known = before.map(|before| told.iter().rposition(|entry| entry == before));
+    let news = &told[known.map_or(0, |at| at.map_or(told.len() - 1, |at| at + 1))..];
+    for (at, entry) in news.iter().enumerate() {
+        // What is not told happened before the next thing did.
+        let next = news.get(at + 1).and_then(|next| clock.when(next.since_ns));
+        let when = |told| clock.when(told).or(next).unwrap_or(clock.changed_ns);
+        // An old line, or the end of a lease, as dhclient writes it.
+        let is_past = entry.until_ns.is_some_and(|until| until <= clock.now_ns) && clock.when(entry.since_ns).is_none();
+        match holder {
+            Some(held) if entry.is_over || (is_past && held.until_ns > entry.until_ns && is_same(held, entry)) => {
+                let time_ns = when(entry.until_ns);
+                if !ends_by(held, time_ns) {
+                    events.push((LeaseAction::Released, time_ns, held));
+                }
+                holder = None;
+            }
+            _ if entry.is_over || is_past => holder = None,
+            Some(held) if is_same(held, entry) && !ends_by(held, when(entry.since_ns).saturating_sub(2 * SECOND)) => {
+                events.push((LeaseAction::Renewed, when(entry.since_ns), entry));
+                holder = Some(entry);
+            }
+            _ => {
+                events.push((LeaseAction::Assigned, when(entry.since_ns), entry));
+                holder = Some(entry);
+            }
+        }
+    }
+    // Each is told after the one before, though the file was written once.
+    for at in (1..events.len()).rev() {
+        let next_ns = events[at].1;
+        events[at - 1].1 = events[at - 1].1.min(next_ns - 1);
+    }
+    events
+}
+
+/// Whether it is over by itself then; files tell whole seconds.
+fn ends_by(entry: &Entry, time_ns: Nanos) -> bool {
+    entry.until_ns.is_some_and(|until| until <= time_ns.saturating_add(SECOND))
 }
 
 /// Whether both are of one client.
@@ -138,52 +181,5 @@ fn lease(ip: IpAddr, entry: &Entry) -> Lease {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entry(mac: &str, since: i64, until: i64) -> Entry {
-        Entry {
-            ip: "10.0.0.9".parse().ok(),
-            mac: Some(mac.into()),
-            since_ns: Some(since * SECOND),
-            until_ns: Some(until * SECOND),
-            ..Entry::default()
-        }
-    }
-
-    fn told(events: &[LeaseEvent]) -> Vec<(&'static str, i64, &str)> {
-        events.iter().map(|e| (e.action.as_str(), e.time_ns / SECOND, e.lease.mac_address.as_deref().unwrap_or(""))).collect()
-    }
-
-    #[test]
-    fn tells_what_changed_between_two_looks() {
-        let mut book = Book::new(Path::new("/leases"));
-        assert_eq!(book.open(Page::of(vec![entry("a", 0, 60)]), 10 * SECOND).len(), 1);
-        let renewed = book.turn(Page::of(vec![entry("a", 0, 60), entry("a", 30, 90)]), 30 * SECOND);
-        assert_eq!(told(&renewed), [("renewed", 30, "a")]);
-        let taken = book.turn(Page::of(vec![entry("b", 40, 100)]), 41 * SECOND);
-        assert_eq!(told(&taken), [("assigned", 40, "b")]);
-        let over = Entry { is_over: true, ..entry("b", 40, 50) };
-        let released = book.turn(Page::of(vec![entry("b", 40, 100), over]), 51 * SECOND);
-        assert_eq!(told(&released), [("released", 50, "b")]);
-        assert!(book.turn(Page::default(), 52 * SECOND).is_empty());
-    }
-
-    #[test]
-    fn what_ends_by_itself_is_no_release() {
-        let mut book = Book::new(Path::new("/leases"));
-        book.open(Page::of(vec![entry("a", 0, 60)]), 10 * SECOND);
-        assert!(book.turn(Page::default(), 60 * SECOND).is_empty());
-        assert!(book.turn(Page::of(vec![entry("a", 0, 60)]), 61 * SECOND).is_empty(), "nor is an old line a lease");
-        assert_eq!(told(&book.turn(Page::of(vec![entry("a", 62, 120)]), 62 * SECOND)), [("assigned", 62, "a")]);
-    }
-
-    #[test]
-    fn a_lease_that_is_nowhere_may_be_being_written() {
-        let mut book = Book::new(Path::new("/leases"));
-        book.open(Page::of(vec![entry("a", 0, 60)]), 10 * SECOND);
-        assert!(book.misses(&Page::default(), 20 * SECOND));
-        assert!(!book.misses(&Page::default(), 60 * SECOND));
-        assert!(!book.misses(&Page::of(vec![Entry { is_over: true, ..entry("a", 0, 15) }]), 20 * SECOND));
-    }
-}
+#[path = "book_tests.rs"]
+mod tests;

@@ -1,15 +1,18 @@
 //! The forms of lease files, told apart by what is in them. A file may be cut off anywhere, or be read while it is written: what is there counts,
 //! and what is not understood is told by its line.
 
-use std::{net::IpAddr, str::FromStr};
+use std::{collections::BTreeMap, net::IpAddr, str::FromStr};
 
 use mayfly_history::Nanos;
 
 use super::{isc, kea};
 
-/// Most leases of one file.
-pub(super) const MOST: usize = 65_536;
-const SECOND: Nanos = 1_000_000_000;
+/// Most addresses of one file, and most entries of one address: the newest.
+const MOST: usize = 65_536;
+const MOST_ENTRIES: usize = 4;
+/// Wrong lines of one file that are told.
+const MOST_FAULTS: usize = 100;
+pub(super) const SECOND: Nanos = 1_000_000_000;
 
 /// What a file says of one address. Later ones in a file override earlier ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,7 +27,7 @@ pub(super) struct Entry {
     pub(super) server: Option<IpAddr>,
     pub(super) prefix_length: Option<u8>,
     pub(super) since_ns: Option<Nanos>,
-    /// `None`: it does not end, or only its length is known.
+    /// Of a lease that is over: when it ended. `None`: it does not end, or it is not told when.
     pub(super) until_ns: Option<Nanos>,
     pub(super) lease_seconds: Option<i64>,
     /// It was given back, or taken away.
@@ -33,18 +36,34 @@ pub(super) struct Entry {
     pub(super) is_own: bool,
 }
 
+/// What a file says of each address, in its order: of a journal the last few words, of other files one.
+pub(super) type Page = BTreeMap<IpAddr, Vec<Entry>>;
+
 /// A file's leases, and the lines that are none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Parsed {
-    pub(super) entries: Vec<Entry>,
+    pub(super) page: Page,
     /// Number of the line, and what is wrong with it.
     pub(super) faults: Vec<(usize, &'static str)>,
 }
 
 impl Parsed {
     pub(super) fn add(&mut self, entry: Entry) {
-        if entry.ip.is_some() && self.entries.len() < MOST {
-            self.entries.push(entry);
+        let Some(ip) = entry.ip else { return };
+        if self.page.len() >= MOST && !self.page.contains_key(&ip) {
+            return;
+        }
+        let entries = self.page.entry(ip).or_default();
+        if entries.len() >= MOST_ENTRIES {
+            entries.remove(0);
+        }
+        entries.push(entry);
+    }
+
+    /// Notes what is wrong with the line of that index.
+    pub(super) fn fault(&mut self, index: usize, what: &'static str) {
+        if self.faults.len() < MOST_FAULTS {
+            self.faults.push((index + 1, what));
         }
     }
 }
@@ -54,7 +73,7 @@ pub(super) fn parse(text: &str) -> Parsed {
     let first = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default();
     if first.starts_with("address,") {
         kea::parse(text)
-    } else if text.lines().take(64).any(|line| line.trim_start().starts_with("lease ")) {
+    } else if text.lines().take(64).any(|line| isc::is_ours(line.trim_start())) {
         isc::parse(text)
     } else if text.lines().take(64).any(|line| line.trim_start().starts_with("ADDRESS=")) {
         assignments(text)
@@ -66,17 +85,17 @@ pub(super) fn parse(text: &str) -> Parsed {
 /// dnsmasq: `expiry mac address name client-id`; 0 is no expiry, `*` nothing. Lines of IPv6 have an association id for the MAC.
 fn dnsmasq(text: &str) -> Parsed {
     let mut parsed = Parsed::default();
-    for (number, line) in text.lines().enumerate() {
+    for (index, line) in text.lines().enumerate() {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         let [expiry, mac, address, name, client, ..] = fields[..] else {
             // `duid …`, and the end of what is being written.
             if !(fields.is_empty() || fields[0] == "duid") {
-                parsed.faults.push((number + 1, "a lease has five fields"));
+                parsed.fault(index, "a lease has five fields");
             }
             continue;
         };
         let (Ok(expiry), Ok(ip)) = (expiry.parse::<i64>(), address.parse::<IpAddr>()) else {
-            parsed.faults.push((number + 1, "neither an expiry nor an address"));
+            parsed.fault(index, "neither an expiry nor an address");
             continue;
         };
         let known = |text: &str| (text != "*").then(|| text.to_owned());
@@ -93,14 +112,15 @@ fn dnsmasq(text: &str) -> Parsed {
     parsed
 }
 
-/// systemd-networkd and NetworkManager: `KEY=VALUE`, one lease a file. How long it lasts is known, but not since when.
+/// systemd-networkd and NetworkManager: `KEY=VALUE`, one lease a file. How long it lasts at a time is known, but not since when; renewals are not
+/// written: networkd's file is there for as long as the lease, and goes with it.
 fn assignments(text: &str) -> Parsed {
     let mut parsed = Parsed::default();
     let mut entry = Entry { is_own: true, ..Entry::default() };
-    for (number, line) in text.lines().enumerate() {
+    for (index, line) in text.lines().enumerate() {
         let Some((key, value)) = line.split_once('=') else {
             if !(line.trim().is_empty() || line.starts_with('#')) {
-                parsed.faults.push((number + 1, "neither a comment nor KEY=VALUE"));
+                parsed.fault(index, "neither a comment nor KEY=VALUE");
             }
             continue;
         };

@@ -1,8 +1,9 @@
-use std::{io::Write, sync::Arc, time::Instant};
+use std::{fs, io::Write, sync::Arc, time::Instant};
 
 use mayfly_history::{
     Feed,
-    lease::LeaseEvent,
+    lease::{LeaseEvent, LeaseReport},
+    now,
     recorder::{Handle, Sinks},
     sink::Bell,
 };
