@@ -2,6 +2,9 @@
 
 mod address;
 mod claim;
+mod members;
+mod outcome;
+mod present;
 mod reducer;
 #[cfg(test)]
 mod tests;
@@ -13,7 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use self::{
     address::{Address, LeaseRun},
-    reducer::{Reducer, Told},
+    members::Told,
+    reducer::Reducer,
     timeline::Span,
 };
 use super::{

@@ -171,10 +171,19 @@ impl<'a> Tenure<'a> {
         if self.claims.is_empty() {
             return died;
         }
-        let ends: Vec<_> = self.claims.iter().filter_map(|c| c.end).collect();
-        let told = ends.iter().filter(|end| end.exact && end.reason != Reason::Expired).min();
-        let all_over = || (ends.len() == self.claims.len()).then(|| ends.iter().filter(|end| end.exact).max().or(ends.iter().max()));
-        told.copied().into_iter().chain(died).min().or_else(|| all_over()?.copied())
+        if let Some(told) = self.best(|end| end.exact && end.reason != Reason::Expired, |a, b| a < b) {
+            return died.into_iter().chain([told]).min();
+        }
+        let all_over = self.claims.iter().all(|claim| claim.end.is_some());
+        let last = || self.best(|end| end.exact, |a, b| a > b).or_else(|| self.best(|_| true, |a, b| a > b));
+        died.or_else(|| last().filter(|_| all_over))
+    }
+
+    /// Of the ends that `counts`, the one before which none `precedes`; of several witnesses that tell about the same, the best knows when.
+    fn best(&self, counts: impl Fn(&End) -> bool, precedes: impl Fn(Nanos, Nanos) -> bool) -> Option<End> {
+        let ends = || self.claims.iter().filter_map(|claim| claim.end).filter(&counts);
+        let most = ends().map(|end| end.at_ns).reduce(|a, b| if precedes(b, a) { b } else { a })?;
+        ends().find(|end| (end.at_ns - most).abs() <= TOLERANCE)
     }
 
     /// When the last container ended, where all did.
