@@ -6,12 +6,14 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap, HashMap},
+    net::Ipv4Addr,
     sync::Arc,
 };
 
 use mayfly_history::{
     Nanos,
     container::{Action, ContainerEvent, ContainerKey, ContainerState, Details, Run, Runtime, State, Witness},
+    lease::{Lease, LeaseScope},
 };
 
 /// What Docker says of a container that is run and removed, in order.
@@ -242,17 +244,17 @@ impl Iterator for Fleet {
     }
 }
 
-/// One state of a container and when it held.
+/// A fact, such as one state of a container, and when it held.
 #[derive(Clone, Debug)]
-pub struct Held {
-    pub state: ContainerState,
+pub struct Held<F> {
+    pub state: F,
     pub from_ns: Nanos,
     /// `None` while it holds.
     pub to_ns: Option<Nanos>,
 }
 
 /// The states of `containers` containers, of which about `alive` exist at any time: created, running, paused or running again, exited.
-pub fn states(seed: u64, from_ns: Nanos, containers: u64, alive: u64) -> impl Iterator<Item = [Held; 4]> {
+pub fn states(seed: u64, from_ns: Nanos, containers: u64, alive: u64) -> impl Iterator<Item = [Held<ContainerState>; 4]> {
     let mut yard = Yard::new(seed);
     let life = 60_000 * MILLISECOND;
     let step = life / alive.max(1).cast_signed();
@@ -273,6 +275,45 @@ pub fn states(seed: u64, from_ns: Nanos, containers: u64, alive: u64) -> impl It
             from = to;
             held
         })
+    })
+}
+
+/// `leases` leases of `addresses` addresses, of which `alive` are held at any time, each by another machine, half of them by containers.
+pub fn leases(seed: u64, from_ns: Nanos, leases: u32, addresses: u32, alive: u32) -> impl Iterator<Item = Held<Lease>> {
+    let mut random = Random::new(seed);
+    let step = 60_000 * MILLISECOND / i64::from(alive.max(1));
+    (0..leases).map(move |n| {
+        let from_ns = from_ns + i64::from(n) * step;
+        // A prime apart, so that neighbours in time are none in the table.
+        let address = u32::try_from(u64::from(n) * 7919 % u64::from(addresses.max(1))).unwrap_or(0);
+        let hardware = random.number().to_be_bytes();
+        let mac = format!("02:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}", hardware[0], hardware[1], hardware[2], hardware[3], hardware[4]);
+        let known = Lease {
+            ip_address: Some(Ipv4Addr::from_bits((10 << 24) + address).into()),
+            prefix_length: Some(16),
+            mac_address: Some(mac.clone()),
+            ..Lease::default()
+        };
+        let state = if n.is_multiple_of(2) {
+            let container_id = Arc::from(random.hex(64));
+            Lease {
+                interface: Some("eth0".to_owned()),
+                scope: LeaseScope::Container,
+                net_namespace: Some((4_026_531_840 + u64::from(n)).to_string()),
+                container: ContainerKey { container_id, runtime_namespace: "moby".into(), endpoint: "unix:///run/docker.sock".into() },
+                ..known
+            }
+        } else {
+            Lease {
+                interface: Some("br0".to_owned()),
+                hostname: Some(format!("machine-{n}")),
+                client_id: Some(format!("01:{mac}")),
+                server_address: Some(Ipv4Addr::new(10, 255, 0, 1).into()),
+                lease_seconds: Some(3600),
+                ..known
+            }
+        };
+        Held { state, from_ns, to_ns: Some(from_ns + step * i64::from(alive)) }
     })
 }
 
@@ -299,5 +340,14 @@ mod tests {
         let held =
             states(1, 1_700_000_000_000_000_000, 200_000, 500).flatten().filter(|h| h.from_ns <= at && h.to_ns.is_none_or(|to| to > at));
         assert!((490..=510).contains(&held.count()));
+    }
+
+    #[test]
+    fn so_many_addresses_are_held_at_a_time_each_by_one() {
+        let all: Vec<_> = leases(1, 0, 20_000, 5_000, 1_000).collect();
+        let at = all[10_000].from_ns;
+        let held: Vec<_> = all.iter().filter(|h| h.from_ns <= at && h.to_ns.is_none_or(|to| to > at)).collect();
+        let addresses: std::collections::BTreeSet<_> = held.iter().map(|h| h.state.ip_address).collect();
+        assert_eq!((held.len(), addresses.len()), (1_000, 1_000));
     }
 }

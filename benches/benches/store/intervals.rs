@@ -1,4 +1,4 @@
-//! Intervals: what held at an instant, of one container and of all.
+//! Intervals: what held at an instant, of one key and of all.
 
 use std::{
     fs,
@@ -8,14 +8,13 @@ use std::{
 };
 
 use mayfly_benches::{
-    fleet::{Random, states},
+    fleet::{Held, Random},
     measure::{Figure, timed},
 };
 use mayfly_history::{
-    Cell,
+    Cell, HistoryTable,
     store::{Interval, IntervalScan, Reader, RowBuf, Writer},
 };
-use mayfly_tables::CONTAINER_HISTORY as TABLE;
 
 use crate::{
     BEGIN, Outcome,
@@ -23,23 +22,44 @@ use crate::{
     plain,
 };
 
-/// When is asked: of some containers while they were, and of all.
+/// What a table is filled with, and what its figures are called.
+pub(crate) struct Load<F: 'static> {
+    pub(crate) table: &'static HistoryTable<F>,
+    /// The column that is the key, and what a record has there, and as its scope.
+    pub(crate) key: &'static str,
+    pub(crate) name: fn(&F) -> (String, String),
+    pub(crate) count: usize,
+    /// How many hold at any time.
+    pub(crate) alive: usize,
+    /// By their beginning; the same at each call.
+    pub(crate) all: Box<dyn Fn() -> Box<dyn Iterator<Item = Held<F>>>>,
+    pub(crate) claims: Claims,
+}
+
+pub(crate) struct Claims {
+    pub(crate) stored: &'static str,
+    pub(crate) bytes: &'static str,
+    pub(crate) of_one: &'static str,
+    pub(crate) of_all: &'static str,
+    pub(crate) opened: &'static str,
+}
+
+/// When is asked: of some keys while they held, and of all.
 pub(crate) struct Instants {
     pub(crate) of_one: Vec<(String, i64)>,
     pub(crate) of_all: Vec<i64>,
 }
 
 impl Instants {
-    fn of(containers: usize) -> Self {
+    fn of<F>(load: &Load<F>) -> Self {
         let mut random = Random::new(9);
-        let every = (containers / 50).max(1);
+        let every = (load.count / 50).max(1);
         let mut of_one = Vec::new();
         let mut last = BEGIN;
-        for (n, life) in states(2, BEGIN, containers as u64, 500).enumerate() {
-            last = life[0].from_ns;
-            if n % every == 0 {
-                let held = &life[1];
-                of_one.push((held.state.key.container_id.to_string(), held.from_ns));
+        for (n, held) in (load.all)().enumerate() {
+            last = held.from_ns;
+            if n % every == every / 2 {
+                of_one.push(((load.name)(&held.state).0, held.from_ns));
             }
         }
         let of_all = (0..20).map(|_| BEGIN + (last - BEGIN) / 1000 * (100 + random.below(800)).cast_signed()).collect();
@@ -47,53 +67,55 @@ impl Instants {
     }
 }
 
-pub(crate) fn measure(dir: &Path, containers: usize) -> Outcome<Vec<Figure>> {
-    let instants = Instants::of(containers);
-    let count = (containers * 4) as f64;
-    let recorded = record(dir, containers)?;
+pub(crate) fn measure<F>(dir: &Path, load: &Load<F>) -> Outcome<Vec<Figure>> {
+    let instants = Instants::of(load);
+    let count = load.count as f64;
+    let recorded = record(dir, load)?;
     let file = fs::metadata(dir.join("history.db"))?.len();
     let opened: Vec<Duration> = (0..5).map(|_| timed(|| Writer::open(dir, &options()).map(drop)).0).collect();
-    let (of_one, of_all) = read(dir, &instants)?;
-    let plain = plain::intervals(&dir.with_extension("plain"), containers, &instants)?;
+    let (of_one, of_all) = read(dir, load, &instants)?;
+    let plain = plain::intervals(&dir.with_extension("plain"), load, &instants)?;
+    let Claims { stored, bytes, of_one: one, of_all: all, opened: open } = load.claims;
     Ok(vec![
         Figure {
-            claim: "intervals stored a second",
+            claim: stored,
             measured: format!("{:.0}", count / recorded.as_secs_f64()),
             bound: "≥ 10000",
             kept: count / recorded.as_secs_f64() >= 10_000.0,
             alternative: format!("{:.0}", count / plain.recorded.as_secs_f64()),
         },
         Figure {
-            claim: "bytes of an interval, whole file",
+            claim: bytes,
             measured: format!("{:.0}", file as f64 / count),
             bound: "≤ 1000",
             kept: file as f64 / count <= 1000.0,
             alternative: format!("{:.0}", plain.bytes as f64 / count),
         },
-        of_runs("as_of of one container, median (longest)", &of_one, "≤ 1 ms", Duration::from_millis(1), &plain.of_one),
-        of_runs("full state as of T, median (longest)", &of_all, "≤ 50 ms", Duration::from_millis(50), &plain.of_all),
-        of_runs("opening it to write, median (longest)", &opened, "≤ 10 ms", Duration::from_millis(10), &[]),
+        of_runs(one, &of_one, "≤ 1 ms", Duration::from_millis(1), &plain.of_one),
+        of_runs(all, &of_all, "≤ 50 ms", Duration::from_millis(50), &plain.of_all),
+        of_runs(open, &opened, "≤ 10 ms", Duration::from_millis(10), &[]),
     ])
 }
 
-fn record(dir: &Path, containers: usize) -> Outcome<Duration> {
+fn record<F>(dir: &Path, load: &Load<F>) -> Outcome<Duration> {
     let mut writer = Writer::open(dir, &options())?.writer;
-    let log = writer.history(&TABLE.schema())?;
-    let mut fleet = states(2, BEGIN, containers as u64, 500);
+    let log = writer.history(&load.table.schema())?;
+    let mut all = (load.all)();
     let mut row = RowBuf::default();
     let mut total = Duration::ZERO;
     loop {
-        let batch: Vec<_> = fleet.by_ref().take(128).collect();
+        let batch: Vec<_> = all.by_ref().take(512).collect();
         if batch.is_empty() {
             return Ok(total);
         }
         let begin = Instant::now();
         let mut tx = writer.begin()?;
-        for held in batch.iter().flatten() {
-            row.encode(TABLE.columns, &held.state);
+        for held in &batch {
+            row.encode(load.table.columns, &held.state);
+            let (key, scope) = (load.name)(&held.state);
             let interval = Interval {
-                key: &held.state.key.container_id,
-                scope: &held.state.key.endpoint,
+                key: &key,
+                scope: &scope,
                 valid_from_ns: held.from_ns,
                 valid_to_ns: held.to_ns,
                 ended_reason: "ended",
@@ -107,8 +129,8 @@ fn record(dir: &Path, containers: usize) -> Outcome<Duration> {
     }
 }
 
-fn read(dir: &Path, instants: &Instants) -> Outcome<(Vec<Duration>, Vec<Duration>)> {
-    let schema = TABLE.schema();
+fn read<F>(dir: &Path, load: &Load<F>, instants: &Instants) -> Outcome<(Vec<Duration>, Vec<Duration>)> {
+    let schema = load.table.schema();
     let reader = Reader::open(dir)?;
     let ask = |scan: IntervalScan, least: usize| -> Outcome<Duration> {
         let mut length = 0;
@@ -121,7 +143,7 @@ fn read(dir: &Path, instants: &Instants) -> Outcome<(Vec<Duration>, Vec<Duration
         let rows = scanned?.rows;
         if rows < least || length < rows { Err(format!("only {rows} rows of {scan:?}").into()) } else { Ok(took) }
     };
-    let one = |(id, at): &(String, i64)| ask(IntervalScan { keys: vec![id.clone()], as_of: Some(*at), ..IntervalScan::default() }, 1);
-    let all = |at: &i64| ask(IntervalScan { as_of: Some(*at), ..IntervalScan::default() }, 400);
+    let one = |(key, at): &(String, i64)| ask(IntervalScan { keys: vec![key.clone()], as_of: Some(*at), ..IntervalScan::default() }, 1);
+    let all = |at: &i64| ask(IntervalScan { as_of: Some(*at), ..IntervalScan::default() }, load.alive * 4 / 5);
     Ok((instants.of_one.iter().map(one).collect::<Outcome<_>>()?, instants.of_all.iter().map(all).collect::<Outcome<_>>()?))
 }

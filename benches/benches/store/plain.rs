@@ -1,4 +1,4 @@
-//! The alternative: a typed SQLite table with an index over time and one over the container.
+//! The alternative: a typed SQLite table with an index over time and one over the key.
 
 use std::{
     fs,
@@ -7,14 +7,18 @@ use std::{
 };
 
 use mayfly_benches::{
-    fleet::{Fleet, states},
+    fleet::Fleet,
     measure::{cpu_time, timed},
 };
 use mayfly_history::{Cell, Column, TableSchema};
-use mayfly_tables::{CONTAINER_HISTORY, CONTAINER_LIFECYCLE_EVENTS};
+use mayfly_tables::CONTAINER_LIFECYCLE_EVENTS;
 use rusqlite::{Connection, Statement, ToSql, params_from_iter, types::ToSqlOutput, types::ValueRef};
 
-use crate::{BEGIN, Outcome, events::Questions, intervals::Instants};
+use crate::{
+    BEGIN, Outcome,
+    events::Questions,
+    intervals::{Instants, Load},
+};
 
 pub(crate) struct PlainEvents {
     pub(crate) recorded: Duration,
@@ -141,40 +145,40 @@ pub(crate) struct PlainIntervals {
     pub(crate) of_all: Vec<Duration>,
 }
 
-pub(crate) fn intervals(dir: &Path, containers: usize, instants: &Instants) -> Outcome<PlainIntervals> {
-    let schema = CONTAINER_HISTORY.schema();
+pub(crate) fn intervals<F>(dir: &Path, load: &Load<F>, instants: &Instants) -> Outcome<PlainIntervals> {
+    let (schema, key) = (load.table.schema(), load.key);
     let conn = open(dir)?;
     conn.execute_batch(&format!(
         "CREATE TABLE history (valid_from_ns INTEGER, valid_to_ns INTEGER, ended_reason TEXT, evidence TEXT, {});
-        CREATE INDEX by_time ON history (valid_from_ns); CREATE INDEX by_container ON history (container_id, valid_from_ns)",
+        CREATE INDEX by_time ON history (valid_from_ns); CREATE INDEX by_key ON history ({key}, valid_from_ns)",
         columns(&schema)
     ))?;
     let mut insert = conn.prepare(&format!("INSERT INTO history VALUES ({})", marks(schema.stored().count() + 4)))?;
-    let mut fleet = states(2, BEGIN, containers as u64, 500);
+    let mut all = (load.all)();
     let mut recorded = Duration::ZERO;
     loop {
-        let batch: Vec<_> = fleet.by_ref().take(128).collect();
+        let batch: Vec<_> = all.by_ref().take(512).collect();
         if batch.is_empty() {
             break;
         }
         let begin = Instant::now();
         conn.execute_batch("BEGIN IMMEDIATE")?;
-        for held in batch.iter().flatten() {
+        for held in &batch {
             let to = held.to_ns.map_or(Owned::Null, Owned::Int);
             let first = [Owned::Int(held.from_ns), to, Owned::Text("ended".into()), Owned::Text("docker".into())];
-            insert.execute(params_from_iter(values(first, CONTAINER_HISTORY.columns, &held.state)))?;
+            insert.execute(params_from_iter(values(first, load.table.columns, &held.state)))?;
         }
         conn.execute_batch("COMMIT")?;
         recorded += begin.elapsed();
     }
     conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     let held = "valid_from_ns <= ?1 AND (valid_to_ns > ?1 OR valid_to_ns IS NULL)";
-    let mut of_one = conn.prepare(&format!("SELECT * FROM history WHERE {held} AND container_id = ?2"))?;
-    let mut of_all = conn.prepare(&format!("SELECT * FROM history WHERE {held} ORDER BY container_id, valid_from_ns"))?;
+    let mut of_one = conn.prepare(&format!("SELECT * FROM history WHERE {held} AND {key} = ?2"))?;
+    let mut of_all = conn.prepare(&format!("SELECT * FROM history WHERE {held} ORDER BY {key}, valid_from_ns"))?;
     Ok(PlainIntervals {
         recorded,
         bytes: fs::metadata(dir.join("plain.db"))?.len(),
-        of_one: instants.of_one.iter().map(|(id, at)| drain(&mut of_one, (at, id))).collect::<Outcome<_>>()?,
+        of_one: instants.of_one.iter().map(|(key, at)| drain(&mut of_one, (at, key))).collect::<Outcome<_>>()?,
         of_all: instants.of_all.iter().map(|at| drain(&mut of_all, [at])).collect::<Outcome<_>>()?,
     })
 }
