@@ -2,14 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    os::unix::fs::MetadataExt,
-    process::Command,
     sync::Mutex,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use mayfly_tests::{IMAGE, Mayfly, Result, Row, Verdict, churn, daemon::Docker, report, run, until};
+use mayfly_tests::{IMAGE, Mayfly, Namespace, Result, Row, Verdict, churn, daemon::Docker, report, run, until};
 
 use crate::{amount, docker, turn};
 
@@ -168,43 +165,12 @@ fn containers_that_share_a_network_are_all_named() -> Result<()> {
     Ok(())
 }
 
-/// A namespace with an interface on a bridge; both are gone with this.
-struct Place {
-    name: String,
-}
-
-fn ip(args: &str) -> Result<String> {
-    run(Command::new("ip").args(args.split_whitespace()))
-}
-
-impl Place {
-    fn new(name: &str) -> Result<Self> {
-        let place = Self { name: name.to_owned() };
-        ip(&format!("netns add {name}"))?;
-        ip(&format!("link add {name}-h type veth peer name eth0 netns {name}"))?;
-        ip(&format!("link set {name}-h up"))?;
-        ip(&format!("-n {name} link set eth0 up"))?;
-        Ok(place)
-    }
-
-    fn inode(&self) -> Result<String> {
-        Ok(fs::metadata(format!("/run/netns/{}", self.name))?.ino().to_string())
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = ip(&format!("netns delete {}", self.name));
-        let _ = ip(&format!("link delete {}-h", self.name));
-    }
-}
-
 #[test]
 fn the_kernel_tells_of_every_namespace_and_what_changed_unseen_has_no_invented_time() -> Result<()> {
     let _turn = turn();
     let mayfly = Mayfly::with("[netlink]\nenabled = true\n")?;
-    let place = Place::new("mayfly-a")?;
-    ip("-n mayfly-a address add 10.77.0.9/24 dev eth0")?;
+    let place = Namespace::new("mayfly-a")?;
+    place.ip("address add 10.77.0.9/24 dev lan0")?;
     let recording = mayfly.record()?;
     let all = "SELECT ip_address, prefix_length, interface, mac_address, net_namespace, scope, valid_from_ns, valid_to_ns, ended_reason, \
                evidence, complete FROM ip_lease_history WHERE ip_address LIKE '10.77.%' OR ip_address LIKE 'fd77:%' ORDER BY ip_address, valid_from_ns";
@@ -212,11 +178,11 @@ fn the_kernel_tells_of_every_namespace_and_what_changed_unseen_has_no_invented_t
     assert_eq!((text(&rows[0], "evidence"), text(&rows[0], "net_namespace")), ("netlink,startup", &*place.inode()?));
 
     let began = now();
-    ip("-n mayfly-a address add 10.77.0.1/24 dev eth0")?;
-    ip("-n mayfly-a address add fd77::1/64 dev eth0 nodad")?;
+    place.ip("address add 10.77.0.1/24 dev lan0")?;
+    place.ip("address add fd77::1/64 dev lan0 nodad")?;
     let added = now();
     wait(&mayfly, all, |rows| rows.len() == 3)?;
-    ip("-n mayfly-a address del 10.77.0.1/24 dev eth0")?;
+    place.ip("address del 10.77.0.1/24 dev lan0")?;
     let removed = now();
     let rows = wait(&mayfly, all, |rows| rows.iter().any(|row| text(row, "ended_reason") == "removed"))?;
     let row = &rows[0];
@@ -224,13 +190,13 @@ fn the_kernel_tells_of_every_namespace_and_what_changed_unseen_has_no_invented_t
     assert!((began..added + 1_000_000_000).contains(&from) && (added..removed + 1_000_000_000).contains(&to), "{row:?}");
     assert_eq!(
         (text(row, "ip_address"), number(row, "prefix_length"), text(row, "interface"), text(row, "scope")),
-        ("10.77.0.1", Some(24), "eth0", "container")
+        ("10.77.0.1", Some(24), "lan0", "container")
     );
 
     // While nobody looks one goes and one comes; one stays.
     assert!(recording.stop()?.success(), "{}", mayfly.log());
-    ip("-n mayfly-a address del fd77::1/64 dev eth0")?;
-    ip("-n mayfly-a address add 10.77.0.2/24 dev eth0")?;
+    place.ip("address del fd77::1/64 dev lan0")?;
+    place.ip("address add 10.77.0.2/24 dev lan0")?;
     let resumed = now();
     let recording = mayfly.record()?;
     let rows = wait(&mayfly, all, |rows| rows.len() == 4)?;

@@ -3,8 +3,10 @@
 use std::{
     env,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Result;
 
@@ -26,6 +28,14 @@ pub fn exits(command: &mut Command, code: i32) -> Result<()> {
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(format!("{command:?}: {} instead of {code}: {}", output.status, said.trim()).into())
+}
+
+/// Ends a process in order (SIGTERM).
+pub fn end(child: &mut Child) {
+    if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, Signal::TERM);
+    }
+    let _ = child.wait();
 }
 
 /// Finds a program that a test cannot do without.

@@ -3,10 +3,12 @@
 mod churn;
 mod command;
 pub mod daemon;
+pub mod dhcp;
 pub mod fake;
 mod image;
 mod lifecycle;
 mod mayfly;
+mod network;
 mod poll;
 mod report;
 mod usage;
@@ -14,10 +16,11 @@ mod verdict;
 mod wait;
 
 pub use churn::churn;
-pub use command::{built, exits, run, tool};
+pub use command::{built, end, exits, run, tool};
 pub use image::{IMAGE, Image};
 pub use lifecycle::{Lifecycle, by_name, percentile};
 pub use mayfly::{Mayfly, Recording, Row, Watch};
+pub use network::{Bridge, Namespace, ip};
 pub use poll::Poller;
 pub use report::report;
 pub use usage::{Usage, usage};
