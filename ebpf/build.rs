@@ -9,8 +9,8 @@ use std::{
     process::Command,
 };
 
-/// The probes, those that know no types, and what only a test reads.
-const OBJECTS: [&str; 3] = ["probes", "plain", "layout"];
+/// The probes, those that know no types, and what only a test and a benchmark read.
+const OBJECTS: [&str; 4] = ["probes", "plain", "layout", "floor"];
 
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(probes)");

@@ -18,7 +18,8 @@ use std::{
 };
 
 use aya::{
-    programs::loaded_programs,
+    Btf, EbpfLoader, include_bytes_aligned,
+    programs::{BtfTracePoint, loaded_programs},
     sys::{Stats, enable_stats},
 };
 use mayfly_ebpf::{EbpfConfig, Follower, KernelSinks, follow};
@@ -43,10 +44,11 @@ fn main() {
     }
     let Some(probes) = Probes::start(&everything()) else { return };
     probes.stop();
-    let sections: [(&str, fn()); 7] = [
+    let sections: [(&str, fn()); 8] = [
         ("loop", || exec_loop("all processes recorded", &everything())),
         ("quiet", || exec_loop("processes of the host left out", &EbpfConfig::default())),
         ("probes", by_probe),
+        ("floor", floor),
         ("calls", any_call),
         ("idle", idle),
         ("throughput", throughput),
@@ -199,6 +201,29 @@ fn by_probe() {
         println!("{name}: {} ns each, {least:.0} at least ({} rounds)", spread(rounds.clone()), rounds.len());
     }
     probes.stop();
+}
+
+/// What a program costs that does next to nothing at the same place: no probe can cost less.
+fn floor() {
+    static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/floor.o"));
+    let _statistics = enable_stats(Stats::RunTime).unwrap();
+    let btf = Btf::from_sys_fs().unwrap();
+    for (name, what) in
+        [("nothing", "that does nothing"), ("time", "that reads the clock"), ("time_and_record", "that writes it to the ring")]
+    {
+        let rounds = (0..ROUNDS)
+            .map(|_| {
+                let mut ebpf = EbpfLoader::new().btf(Some(&btf)).load(OBJECT).unwrap();
+                let program: &mut BtfTracePoint = ebpf.program_mut(name).unwrap().try_into().unwrap();
+                program.load("sched_process_exec", &btf).unwrap();
+                program.attach().unwrap();
+                spawn_loop();
+                let info = program.info().unwrap();
+                info.run_time().as_nanos() as f64 / info.run_count() as f64
+            })
+            .collect();
+        println!("a program at an exec {what}: {} ns each ({ROUNDS} rounds)", spread(rounds));
+    }
 }
 
 /// Two records each: it listens, it closes.

@@ -143,7 +143,7 @@ fn pack(cache: &Path, test: &Path, filter: &str) -> Result<PathBuf> {
     }
     fs::set_permissions(&tree, fs::Permissions::from_mode(0o755))?;
     fs::copy(busybox()?, tree.join("bin/busybox"))?;
-    for applet in ["sh", "mount", "cat", "true", "sleep", "poweroff", "ip", "uname"] {
+    for applet in ["sh", "mount", "cat", "true", "false", "sleep", "poweroff", "ip", "uname"] {
         std::os::unix::fs::symlink("busybox", tree.join("bin").join(applet))?;
     }
     std::os::unix::fs::symlink("../bin", tree.join("usr/bin"))?;

@@ -3,6 +3,8 @@
 //! They need root. Where the kernel takes no probes or no Docker daemon answers, a test prints so.
 
 #[cfg(test)]
+mod build;
+#[cfg(test)]
 mod containers;
 #[cfg(test)]
 mod degraded;
@@ -10,6 +12,8 @@ mod degraded;
 mod kernel;
 #[cfg(test)]
 mod layout;
+#[cfg(test)]
+mod long;
 #[cfg(test)]
 mod mounts;
 #[cfg(test)]
