@@ -9,6 +9,7 @@ mod bad_input;
 mod churn;
 mod containerd_restart;
 mod crash;
+mod degraded;
 mod dhcp;
 mod discovery;
 mod docker_restart;

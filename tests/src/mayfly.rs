@@ -73,8 +73,18 @@ impl Mayfly {
 
     /// Starts `mayfly record`, and waits for nothing.
     pub fn launch(&self) -> Result<Recording<'_>> {
+        self.launch_by(&[])
+    }
+
+    /// The same, started by another program that takes its command line as arguments; by none if it is empty.
+    pub fn launch_by(&self, launcher: &[&str]) -> Result<Recording<'_>> {
         let log = fs::File::options().create(true).append(true).open(self.home.path().join("log"))?;
         let mut command = self.command("record")?;
+        if let Some((program, arguments)) = launcher.split_first() {
+            let mut launched = Command::new(program);
+            launched.args(arguments).arg(command.get_program()).args(command.get_args());
+            command = launched;
+        }
         let child = command.stdin(Stdio::null()).stderr(log.try_clone()?).stdout(log).spawn()?;
         Ok(Recording { mayfly: self, child })
     }
@@ -170,7 +180,7 @@ impl Recording<'_> {
     }
 
     /// The same for these sources.
-    fn wait_for(&self, sources: &[&str], state: &str) -> Result<()> {
+    pub fn wait_for(&self, sources: &[&str], state: &str) -> Result<()> {
         let sources = format!(
             "SELECT source, endpoint, state, last_error, hint, r.pid FROM recorder_sources CROSS JOIN recorder_info r \
              WHERE source IN ('{}') AND state <> 'disabled'",
