@@ -360,7 +360,7 @@ fn add_status(record: &mut Record<'_>, statuses: Option<&mut Statuses>, feed: &F
     if let (Record::Exit(exit), Some(statuses)) = (record, statuses)
         && exit.status == STATUS_UNKNOWN
     {
-        match statuses.of(exit.header.pid, exit.header.boot_ns) {
+        match statuses.of(exit.header.pid, exit.started_boot_ns) {
             Ok(status) => exit.status = status.unwrap_or(STATUS_UNKNOWN),
             Err(error) => feed.complain(format!("cannot read the process connector: {error}")),
         }

@@ -15,14 +15,14 @@ use rustix::{
 
 use crate::connector::{Connector, Heard, Told};
 
-/// How long an exit's status is waited for.
-const PATIENCE: Duration = Duration::from_millis(10);
+/// How long an exit's status is waited for: on a busy machine the process may be interrupted in between.
+const PATIENCE: Duration = Duration::from_millis(100);
 /// After so many that did not come, none is waited for until one comes.
 const DISAPPOINTMENTS: u32 = 8;
-/// Between two readings of the clocks.
-const SLACK_NS: u64 = 1_000_000;
 /// Statuses that wait for whoever asks; those of processes that are left out are never asked for.
 const MOST: usize = 16_384;
+/// How long a status is kept when there are that many: whoever asks does so within a tick.
+const RECENT_NS: u64 = 1_000_000_000;
 
 /// The statuses that came and were not asked for yet.
 #[derive(Debug)]
@@ -45,21 +45,26 @@ impl Statuses {
         while let Some(heard) = self.connector.next()? {
             let Heard::Message(stamp, Told::Exit { pid, status }) = heard else { continue };
             if self.told.len() >= MOST {
-                self.told.clear();
+                let recently_ns = stamp.monotonic_ns.saturating_sub(RECENT_NS);
+                self.told.retain(|_, (told_ns, _)| *told_ns >= recently_ns);
             }
             self.told.insert(pid, (stamp.monotonic_ns, status));
         }
         Ok(())
     }
 
-    /// The status of a process that ended at `boot_ns`, not long ago, as wait(2) reports it. `None`: it was not told.
-    pub(crate) fn of(&mut self, pid: u32, boot_ns: u64) -> io::Result<Option<u32>> {
-        // One that is older is of another process, which had this pid before.
-        let ended_ns = boot_ns.saturating_sub(nanos(ClockId::Boottime).saturating_sub(nanos(ClockId::Monotonic))).saturating_sub(SLACK_NS);
+    /// The status of a process that has ended just now, as wait(2) reports it. `None`: it was not told. `born_boot_ns`: 0 if it was there
+    /// before anybody listened.
+    pub(crate) fn of(&mut self, pid: u32, born_boot_ns: u64) -> io::Result<Option<u32>> {
+        // What is older is of another process, which had this pid before. In this order an interruption between the two readings lets
+        // in a little more, and keeps nothing out.
+        let monotonic_ns = nanos(ClockId::Monotonic);
+        let suspended_ns = nanos(ClockId::Boottime).saturating_sub(monotonic_ns);
+        let born_ns = born_boot_ns.saturating_sub(suspended_ns);
         let deadline = Instant::now() + PATIENCE;
         loop {
             self.collect()?;
-            if let Some((_, status)) = self.told.remove(&pid).filter(|(told_ns, _)| *told_ns >= ended_ns) {
+            if let Some((_, status)) = self.told.remove(&pid).filter(|(told_ns, _)| *told_ns >= born_ns) {
                 self.disappointments = 0;
                 return Ok(Some(status));
             }

@@ -64,6 +64,20 @@ fn tells_each_of_many_processes_that_end_at_once_with_its_status() {
 }
 
 #[test]
+fn tells_the_status_of_a_process_whose_threads_die_together() {
+    let Some(mut probing) = start() else { return };
+    let me = std::env::current_exe().unwrap();
+    for _ in 0..10 {
+        let mut child =
+            Command::new(&me).args(["kernel::dies_with_many_threads", "--exact", "--ignored"]).stdout(Stdio::null()).spawn().unwrap();
+        let pid = i64::from(child.id());
+        assert_eq!(child.wait().unwrap().code(), Some(3));
+        let exit = probing.process(|e| e.action == ProcessAction::Exit && e.pid == Some(pid));
+        assert_eq!((exit.exit_code, exit.signal), (Some(3), None), "{exit:?}");
+    }
+}
+
+#[test]
 fn tells_who_connects_and_who_listens() {
     let Some(mut probing) = start() else { return };
     let v4 = IpAddr::V4(Ipv4Addr::LOCALHOST);
