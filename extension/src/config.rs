@@ -10,7 +10,9 @@ use std::{
 
 use mayfly_ebpf::EbpfConfig;
 use mayfly_history::{Redaction, store::StoreOptions};
-use mayfly_sources::{AccountsConfig, DhcpConfig, HostConfig, IdentityConfig, LeaseFileConfig, MountsConfig, RuntimeConfig, SourcesConfig};
+use mayfly_sources::{
+    AccountsConfig, DevicesConfig, DhcpConfig, HostConfig, IdentityConfig, LeaseFileConfig, MountsConfig, RuntimeConfig, SourcesConfig,
+};
 use serde::Deserialize;
 
 use crate::delivery::DeliveryConfig;
@@ -30,6 +32,7 @@ pub struct Config {
     pub cri: RuntimeConfig,
     pub accounts: AccountsConfig,
     pub mounts: MountsConfig,
+    pub devices: DevicesConfig,
     pub identity: IdentityConfig,
     pub dhcp: DhcpConfig,
     pub netlink: HostConfig,
@@ -165,6 +168,7 @@ impl Config {
             cri: self.cri.clone(),
             accounts: self.accounts.clone(),
             mounts: self.mounts.clone(),
+            devices: self.devices.clone(),
             identity: self.identity.clone(),
             dhcp: self.dhcp.clone(),
             netlink: self.netlink.clone(),

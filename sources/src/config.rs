@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 
-use crate::{accounts::AccountsConfig, dhcp::DhcpConfig, identity::IdentityConfig, mounts::MountsConfig};
+use crate::{accounts::AccountsConfig, devices::DevicesConfig, dhcp::DhcpConfig, identity::IdentityConfig, mounts::MountsConfig};
 
-/// `[docker]`, `[podman]`, `[containerd]`, `[cri]`, `[accounts]`, `[mounts]`, `[identity]` of `mayfly.toml`.
+/// `[docker]`, `[podman]`, `[containerd]`, `[cri]`, `[accounts]`, `[mounts]`, `[devices]`, `[identity]` of `mayfly.toml`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SourcesConfig {
@@ -14,6 +14,7 @@ pub struct SourcesConfig {
     pub cri: RuntimeConfig,
     pub accounts: AccountsConfig,
     pub mounts: MountsConfig,
+    pub devices: DevicesConfig,
     pub identity: IdentityConfig,
     pub dhcp: DhcpConfig,
     pub netlink: HostConfig,

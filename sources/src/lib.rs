@@ -36,6 +36,7 @@ pub use containerd::{ImageChange, Naming, Told, Undecodable, decode as decode_co
 /// What containerd and CRI servers say, for those who test the decoders.
 #[doc(hidden)]
 pub use cri::{Nonsense, decode as decode_cri};
+pub use devices::DevicesConfig;
 #[doc(hidden)]
 pub use devices::fuzzing as devices_fuzzing;
 pub use dhcp::DhcpConfig;
@@ -49,9 +50,9 @@ pub use identity::fuzzing as identity_fuzzing;
 pub use identity::{CloudChoice, IdentityConfig};
 #[doc(hidden)]
 pub use lease_file::decode_lease_file;
-pub use mounts::MountsConfig;
 #[doc(hidden)]
 pub use mounts::fuzzing as mounts_fuzzing;
+pub use mounts::MountsConfig;
 #[doc(hidden)]
 pub use netlink::decode_datagram as decode_netlink;
 pub use supervise::{Site, Source, Sources, start};

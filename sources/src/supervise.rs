@@ -98,6 +98,7 @@ const HOST_SOURCES: &[HostSource] = &[
     HostSource { source: "accounts", enabled: |c| c.accounts.enabled, open: |site| Box::new(crate::accounts::Accounts::new(site)) },
     HostSource { source: "identity", enabled: |c| c.identity.enabled, open: |site| Box::new(crate::identity::HostIdentity::new(site)) },
     HostSource { source: "mounts", enabled: |c| c.mounts.enabled, open: |site| Box::new(crate::mounts::Mounts::new(site)) },
+    HostSource { source: "devices", enabled: |c| c.devices.enabled, open: |site| Box::new(crate::devices::Devices::new(site)) },
     HostSource { source: "lease_file", enabled: |c| c.lease_file.enabled, open: |site| Box::new(crate::lease_file::LeaseFiles::new(site)) },
     HostSource { source: "dhcp", enabled: |c| c.dhcp.enabled, open: |site| Box::new(crate::dhcp::Dhcp::new(site)) },
     HostSource { source: "netlink", enabled: |c| c.netlink.enabled, open: |site| Box::new(crate::netlink::Netlink::new(site)) },

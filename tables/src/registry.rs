@@ -3,10 +3,10 @@
 use mayfly_history::recorder::Declarations;
 
 use crate::{
-    account_events, container_history, container_image_events, container_lifecycle_events, container_port_history,
-    container_process_events, container_socket_events, groups_history, host_identity, host_identity_history, ip_lease_events,
-    ip_lease_history, mount_events, mounts_history, oom_events, query::Table, recorder_gaps, recorder_info, recorder_sources,
-    users_history,
+    account_events, block_devices_history, container_history, container_image_events, container_lifecycle_events, container_port_history,
+    container_process_events, container_socket_events, device_events, groups_history, host_identity, host_identity_history,
+    ip_lease_events, ip_lease_history, mount_events, mounts_history, oom_events, query::Table, recorder_gaps, recorder_info,
+    recorder_sources, users_history,
 };
 
 pub static TABLES: &[&dyn Table] = &[
@@ -21,6 +21,8 @@ pub static TABLES: &[&dyn Table] = &[
     &groups_history::TABLE,
     &mount_events::TABLE,
     &mounts_history::TABLE,
+    &device_events::TABLE,
+    &block_devices_history::TABLE,
     &host_identity::TABLE,
     &host_identity_history::TABLE,
     &ip_lease_events::TABLE,

@@ -88,6 +88,11 @@ fn types_follow_the_names() {
         ["recovered", "complete", "exit_code", "signal", "oom_killed", "privileged", "removable", "prefix_length", "family", "protocol"];
     for (schema, column) in columns() {
         let name = column.name;
+        // Core has a process's parent, a number, and a device's, a name.
+        if name == "parent" && schema.position("device_number").is_some() {
+            assert_eq!(column.kind, ColumnType::Text, "{}", schema.name);
+            continue;
+        }
         let ends = |suffixes: &[&str]| suffixes.iter().any(|suffix| name.ends_with(suffix));
         let kind = if BIGINT.contains(&name)
             || ends(&["_ns", "_ms", "_time", "_size", "_count"])
@@ -145,7 +150,7 @@ fn events_begin_and_histories_end_with_the_columns_of_their_kind() {
 #[test]
 fn a_name_has_one_type_everywhere_and_shared_columns_one_meaning() {
     let mut types = BTreeMap::new();
-    for (schema, column) in columns() {
+    for (schema, column) in columns().filter(|(_, column)| column.name != "parent") {
         let before = types.insert(column.name, column.kind);
         assert!(before.is_none_or(|kind| kind == column.kind), "{}.{}", schema.name, column.name);
     }

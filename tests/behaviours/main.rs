@@ -10,6 +10,7 @@ mod churn;
 mod containerd_restart;
 mod crash;
 mod degraded;
+mod devices;
 mod dhcp;
 mod discovery;
 mod docker_restart;

@@ -34,7 +34,7 @@ impl Mayfly {
     pub fn with(config: &str) -> Result<Self> {
         let home = tempfile::Builder::new().prefix("mayfly-state-").tempdir_in("/tmp")?;
         let mut text = config.to_owned();
-        for source in ["docker", "podman", "containerd", "cri", "accounts", "mounts", "identity", "netlink", "dhcp", "lease_file"] {
+        for source in ["docker", "podman", "containerd", "cri", "accounts", "mounts", "devices", "identity", "netlink", "dhcp", "lease_file"] {
             if !config.contains(&format!("[{source}]")) {
                 text.push_str(&format!("\n[{source}]\nenabled = false\n"));
             }
@@ -67,7 +67,7 @@ impl Mayfly {
     /// Starts `mayfly record`, and waits until each source that is on says what it is doing.
     pub fn record(&self) -> Result<Recording<'_>> {
         let recording = self.launch()?;
-        recording.wait_for(&["docker", "podman", "containerd", "cri", "ebpf", "accounts", "mounts", "identity"], "running")?;
+        recording.wait_for(&["docker", "podman", "containerd", "cri", "ebpf", "accounts", "mounts", "devices", "identity"], "running")?;
         Ok(recording)
     }
 
@@ -98,6 +98,12 @@ impl Mayfly {
     pub fn query(&self, sql: &str) -> Result<Vec<Row>> {
         let text = run(self.command("query")?.args(["--format", "json", sql]))?;
         serde_json::from_str(&text).map_err(|error| format!("{sql}: {error}: {text}").into())
+    }
+
+    /// The first column of each row, a text.
+    pub fn lines(&self, sql: &str) -> Result<Vec<String>> {
+        let text = |row: &Row| row.values().next().and_then(Value::as_str).unwrap_or_default().to_owned();
+        Ok(self.query(sql)?.iter().map(text).collect())
     }
 
     /// The first column of the first row, as a number.
@@ -176,7 +182,10 @@ impl Recording<'_> {
 
     /// Waits until all runtimes' sources that are not off are in `state`, and there is at least one.
     pub fn wait_for_state(&self, state: &str) -> Result<()> {
-        self.wait_for(&["docker", "podman", "containerd", "cri", "accounts", "mounts", "identity", "netlink", "lease_file"], state)
+        self.wait_for(
+            &["docker", "podman", "containerd", "cri", "accounts", "mounts", "devices", "identity", "netlink", "lease_file"],
+            state,
+        )
     }
 
     /// The same for these sources.

@@ -43,6 +43,7 @@ pub const TARGETS: &[Target] = &[
     ("store_block", store_block),
     ("superblock", superblock),
     ("thrift_request", thrift_request),
+    ("uevent", uevent),
 ];
 
 /// passwd, group, shadow and the map of ids of a container.
@@ -106,6 +107,11 @@ pub fn mountinfo(bytes: &[u8]) {
 /// The first bytes of a device that somebody plugged in.
 pub fn superblock(bytes: &[u8]) {
     devices_fuzzing::superblock(bytes);
+}
+
+/// What the kernel says of a device, were somebody to say it in its place.
+pub fn uevent(bytes: &[u8]) {
+    devices_fuzzing::uevent(bytes);
 }
 
 /// A lease file of a DHCP server or client.

@@ -25,7 +25,7 @@ const FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTT
 /// A host's devices.
 #[derive(Clone, Debug)]
 pub(crate) struct Sysfs {
-    root: PathBuf,
+    pub(super) root: PathBuf,
 }
 
 /// Where a chain of layers goes on, outside of sysfs.
@@ -115,20 +115,32 @@ impl Sysfs {
         hardware
     }
 
-    /// What the filesystem of a device calls itself: as udev found, or else as its first bytes say. May block as long as the device does.
+    /// What lies on a device calls itself: as udev found, or else as its first bytes say. May block as long as the device does.
     pub(crate) fn filesystem(&self, number: &str, folder: &Path) -> Name {
+        self.found_by_udev(number).or_else(|| self.read_name(folder)).unwrap_or_default()
+    }
+
+    /// The same of a device that just changed, of which udev may know only what was before.
+    pub(crate) fn filesystem_now(&self, number: &str, folder: &Path) -> Name {
+        self.read_name(folder).or_else(|| self.found_by_udev(number)).unwrap_or_default()
+    }
+
+    fn found_by_udev(&self, number: &str) -> Option<Name> {
         let told = |key| self.udev(number, key);
-        if let Some(uuid) = told("ID_FS_UUID") {
-            return Name { uuid, label: told("ID_FS_LABEL").unwrap_or_default() };
-        }
-        let read = || {
-            let name = folder.file_name()?.to_str()?.replace('!', "/");
-            let device = openat(CWD, self.root.join("dev").join(name), FLAGS, Mode::empty()).ok()?;
-            let mut bytes = Vec::with_capacity(superblock::LENGTH);
-            File::from(device).take(superblock::LENGTH as u64).read_to_end(&mut bytes).ok()?;
-            superblock::name(&bytes)
-        };
-        read().unwrap_or_default()
+        let (kind, uuid) = (told("ID_FS_TYPE"), told("ID_FS_UUID"));
+        let is_found = kind.is_some() || uuid.is_some();
+        is_found.then(|| Name {
+            kind: kind.unwrap_or_default(),
+            uuid: uuid.unwrap_or_default(),
+            label: told("ID_FS_LABEL").unwrap_or_default(),
+        })
+    }
+
+    fn read_name(&self, folder: &Path) -> Option<Name> {
+        let device = openat(CWD, self.root.join(name(folder)?.strip_prefix('/')?), FLAGS, Mode::empty()).ok()?;
+        let mut bytes = Vec::with_capacity(superblock::LENGTH);
+        File::from(device).take(superblock::LENGTH as u64).read_to_end(&mut bytes).ok()?;
+        superblock::name(&bytes)
     }
 
     /// What udev keeps of a block device.
@@ -136,6 +148,11 @@ impl Sysfs {
         let data = fs::read_to_string(self.root.join("run/udev/data").join(format!("b{}", number.trim()))).ok()?;
         data.lines().find_map(|line| Some(line.strip_prefix("E:")?.strip_prefix(key)?.strip_prefix('=')?.to_owned()))
     }
+}
+
+/// The device file of a folder, `/dev/sdb1`; the kernel writes a slash in it as `!`.
+pub(crate) fn name(folder: &Path) -> Option<String> {
+    Some(format!("/dev/{}", folder.file_name()?.to_str()?.replace('!', "/")))
 }
 
 /// An attribute's text, without the blanks that pad it.

@@ -25,10 +25,12 @@ use tokio_util::sync::CancellationToken;
 #[doc(hidden)]
 pub use message::decode_datagram;
 
+pub(crate) use self::socket::{LONGEST, receive};
+
 use self::{
     message::{Body, messages},
     namespaces::Namespaces,
-    socket::{LONGEST, listen, receive},
+    socket::listen,
     world::{Nsid, World},
 };
 use crate::{

@@ -17,16 +17,16 @@ const GROUPS: u32 = 1 | 1 << 4 | 1 << 8 | 1 << 27;
 /// Messages of some thousand containers; without it a burst overruns the socket.
 const RECEIVE_BUFFER: usize = 16 << 20;
 /// Longest datagram: the kernel makes dumps of at most 32 KiB.
-pub(super) const LONGEST: usize = 64 << 10;
+pub(crate) const LONGEST: usize = 64 << 10;
 /// The kernel answers at once.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// One datagram of netlink.
 #[derive(Debug)]
-pub(super) struct Datagram<'b> {
-    pub(super) bytes: &'b [u8],
+pub(crate) struct Datagram<'b> {
+    pub(crate) bytes: &'b [u8],
     /// Which namespace it is of, as the host numbers them; `None`: the host's own.
-    pub(super) nsid: Option<i32>,
+    pub(crate) nsid: Option<i32>,
 }
 
 /// A socket that hears of all namespaces that have an id in the host's. It does not block.
@@ -53,7 +53,7 @@ pub(super) fn ask() -> io::Result<OwnedFd> {
 }
 
 /// The next datagram of the kernel; others, and those that were cut, are passed over.
-pub(super) fn receive<'b>(fd: BorrowedFd<'_>, buffer: &'b mut [u8; LONGEST]) -> io::Result<Datagram<'b>> {
+pub(crate) fn receive<'b>(fd: BorrowedFd<'_>, buffer: &'b mut [u8; LONGEST]) -> io::Result<Datagram<'b>> {
     loop {
         let mut space = cmsg_space!(i32);
         let mut parts = [IoSliceMut::new(buffer)];
