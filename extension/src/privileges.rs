@@ -6,7 +6,7 @@ use rustix::thread::{
 };
 
 /// What recording needs, each with its use; all else is dropped for good.
-const KEPT: [(CapabilitySet, &str); 9] = [
+const KEPT: [(CapabilitySet, &str); 10] = [
     (CapabilitySet::DAC_OVERRIDE, "connect to sockets of rootless runtimes"),
     (CapabilitySet::DAC_READ_SEARCH, "read runtimes' files and /proc of any user"),
     (CapabilitySet::SYS_PTRACE, "read /proc/PID/ns of containers"),
@@ -15,6 +15,7 @@ const KEPT: [(CapabilitySet, &str); 9] = [
     (CapabilitySet::NET_ADMIN, "list addresses in all network namespaces"),
     (CapabilitySet::NET_RAW, "read DHCP packets"),
     (CapabilitySet::BPF, "load eBPF programs"),
+    (CapabilitySet::SYS_NICE, "look at a process that mounts before it ends"),
     (CapabilitySet::PERFMON, "attach eBPF programs to tracepoints"),
 ];
 

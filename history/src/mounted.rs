@@ -95,9 +95,9 @@ impl MountChange {
 pub struct MountEvent {
     pub time_ns: Nanos,
     pub action: MountChange,
-    /// After it; of an unmount, before it.
+    /// After it; of an unmount, before it. Without device and place where it was gone before anybody could look.
     pub mount: Mount,
-    /// Who did it, where the kernel's probes tell.
+    /// Who did it, where the kernel tells.
     pub by: Option<Mounter>,
 }
 

@@ -52,7 +52,7 @@ pub use identity::{CloudChoice, IdentityConfig};
 pub use lease_file::decode_lease_file;
 #[doc(hidden)]
 pub use mounts::fuzzing as mounts_fuzzing;
-pub use mounts::MountsConfig;
+pub use mounts::{MountsConfig, tells_who_mounts};
 #[doc(hidden)]
 pub use netlink::decode_datagram as decode_netlink;
 pub use supervise::{Site, Source, Sources, start};

@@ -105,6 +105,23 @@ impl Process {
         Some(inode.to_owned())
     }
 
+    /// The file that it executes; once it has ended, its name alone.
+    pub(crate) fn program(&self) -> Option<String> {
+        let file = || readlinkat(&self.dir, "exe", Vec::new()).ok()?.into_string().ok();
+        file().or_else(|| Some(self.read("comm")?.trim_end().to_owned()))
+    }
+
+    /// The user whose it is, as the host numbers them, whatever rights it took on.
+    pub(crate) fn uid(&self) -> Option<i64> {
+        let status = self.read("status")?;
+        status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_ascii_whitespace().next()?.parse().ok()
+    }
+
+    /// Its mount namespace, to be named to the kernel.
+    pub(crate) fn mount_namespace(&self) -> io::Result<OwnedFd> {
+        Ok(openat(&self.dir, "ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+    }
+
     /// One of the kernel's files about it.
     pub(crate) fn read(&self, name: &str) -> Option<String> {
         let file = openat(&self.dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;

@@ -34,7 +34,9 @@ impl Mayfly {
     pub fn with(config: &str) -> Result<Self> {
         let home = tempfile::Builder::new().prefix("mayfly-state-").tempdir_in("/tmp")?;
         let mut text = config.to_owned();
-        for source in ["docker", "podman", "containerd", "cri", "accounts", "mounts", "devices", "identity", "netlink", "dhcp", "lease_file"] {
+        for source in
+            ["docker", "podman", "containerd", "cri", "accounts", "mounts", "devices", "identity", "netlink", "dhcp", "lease_file"]
+        {
             if !config.contains(&format!("[{source}]")) {
                 text.push_str(&format!("\n[{source}]\nenabled = false\n"));
             }

@@ -97,6 +97,8 @@ fn is_network(fs_type: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use mayfly_tests::devices::{FakeHost, Stick};
+
     use super::*;
     use crate::mounts::mountinfo::parse;
 
@@ -112,21 +114,13 @@ mod tests {
 
     #[test]
     fn overlays_and_loops_lie_where_their_files_lie() {
-        let root = tempfile::tempdir().unwrap();
-        let device = |folder: &str, number: &str| {
-            let folder = root.path().join("sys/devices").join(folder);
-            std::fs::create_dir_all(&folder).unwrap();
-            let numbers = root.path().join("sys/dev/block");
-            std::fs::create_dir_all(&numbers).unwrap();
-            std::os::unix::fs::symlink(&folder, numbers.join(number)).unwrap();
-            folder
-        };
-        device("pci0/virtio1/block/vda", "254:0");
-        let image = device("virtual/block/loop0", "7:0");
-        std::fs::create_dir(image.join("loop")).unwrap();
-        std::fs::write(image.join("loop/backing_file"), "/var/lib/image\n").unwrap();
-        let host = "1 0 254:0 / / rw - ext4 /dev/vda rw\n2 1 0:5 / /tmp rw - tmpfs tmpfs rw\n3 1 7:0 / /srv rw - ext4 /dev/loop0 rw\n";
-        let lower = lower(root.path(), host);
+        let host = FakeHost::default();
+        host.device("sys/devices/pci0/virtio1/block/vda", "254:0");
+        host.device("sys/devices/virtual/block/loop0", "7:0");
+        let backing = "sys/devices/virtual/block/loop0/loop/backing_file";
+        host.write(backing, "/var/lib/image");
+        let table = "1 0 254:0 / / rw - ext4 /dev/vda rw\n2 1 0:5 / /tmp rw - tmpfs tmpfs rw\n3 1 7:0 / /srv rw - ext4 /dev/loop0 rw\n";
+        let lower = lower(host.root(), table);
         for (line, expected) in [
             ("9 1 254:0 / /x rw - ext4 /dev/vda rw", "virtio"),
             ("9 1 7:0 / /x rw - ext4 /dev/loop0 rw", "virtio"),
@@ -137,7 +131,32 @@ mod tests {
         ] {
             assert_eq!(bus(&lower, line), expected, "{line}");
         }
-        std::fs::write(image.join("loop/backing_file"), "/srv/itself\n").unwrap();
+        host.write(backing, "/srv/itself");
         assert_eq!(bus(&lower, "9 1 7:0 / /x rw - ext4 /dev/loop0 rw"), "none", "a ring ends");
+    }
+
+    /// An overlay on an image in a file on a Btrfs on a logical volume in an encrypted partition of a stick.
+    #[test]
+    fn the_longest_chain_ends_at_the_stick() {
+        let host = FakeHost::default();
+        host.device("sys/devices/pci0/virtio1/block/vda", "254:0");
+        host.plug(Stick { serial: "4C530001", disk: "8:16", partition: "8:17", sequence: 9 });
+        for (dm, number, below) in [("dm-0", "253:0", "8:17"), ("dm-1", "253:1", "253:0")] {
+            host.device(&format!("sys/devices/virtual/block/{dm}"), number);
+            host.link(&format!("sys/devices/virtual/block/{dm}/slaves/below"), &format!("sys/dev/block/{below}"));
+        }
+        // Btrfs has a number of its own; its device file leads on.
+        host.write("sys/class/block/mapper/vg-data/dev", "253:1");
+        host.device("sys/devices/virtual/block/loop0", "7:0");
+        host.write("sys/devices/virtual/block/loop0/loop/backing_file", "/media/images/root.img");
+        let table = "1 0 254:0 / / rw - ext4 /dev/vda rw\n2 1 0:31 / /media rw - btrfs /dev/mapper/vg-data rw\n\
+            3 1 7:0 / /srv rw - ext4 /dev/loop0 rw\n4 1 0:40 / /merged rw - overlay overlay rw,lowerdir=/srv/l,upperdir=/srv/u,workdir=/srv/w\n";
+        let lower = lower(host.root(), table);
+        let within = "9 1 0:41 / / rw - overlay overlay rw,lowerdir=/usr/share,upperdir=/merged/u,workdir=/merged/w";
+        for line in table.lines().skip(1).chain([within]) {
+            let hardware = lower.behind(parse(line, 1).0.values().next().unwrap()).hardware;
+            let told = [hardware.bus, hardware.usb_vendor_id, hardware.usb_product_id, hardware.serial].join(" ");
+            assert_eq!(told, "usb 0781 5583 4C530001", "{line}");
+        }
     }
 }

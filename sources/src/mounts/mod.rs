@@ -1,15 +1,20 @@
 //! Mounts: the tables of the host's namespace and of each container's, and when they change.
 //!
 //! The kernel marks `/proc/PID/mountinfo` as urgent when a mount comes, goes or becomes another; then it is read again. What is undone
-//! between two looks is not in it. Who did it, the kernel's probes tell, where they are there.
+//! between two looks is not in it, nor who did it. Kernels from 6.14 on give notice of each mount and unmount by fanotify, with the
+//! process; a thread takes these at once. Elsewhere, and of changed options, the probes tell who did it, where they are asked to.
 
+mod book;
 mod calls;
-mod difference;
+mod fanotify;
 mod hardware;
 mod mountinfo;
 mod namespace;
+mod statmount;
+mod tell;
 #[cfg(test)]
 mod tests;
+mod witness;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -31,7 +36,9 @@ use tokio_util::sync::CancellationToken;
 use self::{
     calls::Calls,
     hardware::Lower,
-    namespace::{Bounds, EVIDENCE, Namespace, list},
+    namespace::{Bounds, Namespace},
+    tell::{EVIDENCE, list},
+    witness::Witness,
 };
 use crate::{
     devices::Sysfs,
@@ -48,8 +55,8 @@ pub struct MountsConfig {
     pub enabled: bool,
     /// Whether to follow the mount namespaces of containers too. Default true.
     pub containers: bool,
-    /// Whether to learn from eBPF probes who mounts: pid, program and user. Each system call of each process then takes some 100 ns longer.
-    /// Default false.
+    /// Whether to learn from eBPF probes who mounts, and who changes options, where the kernel's own notices do not tell. Each system call
+    /// of each process then takes some 100 ns longer. Default false.
     pub who: bool,
     /// A process in the host's mount namespace. Default: the first of all, or the recorder itself where that is not to be seen.
     pub process: Option<i64>,
@@ -119,6 +126,7 @@ impl Mounts {
             process,
             bounds,
             lower: round.lower.clone(),
+            witness: round.witness.clone(),
             events: round.events.clone(),
             blind_since: self.lost_ns.or(self.site.recorder.blind_since()),
             source_ns: self.lost_ns.unwrap_or(self.began_ns),
@@ -174,6 +182,7 @@ impl Mounts {
 /// One life of the source.
 struct Round {
     lower: Lower,
+    witness: Option<Arc<Witness>>,
     events: mpsc::Sender<MountEvent>,
     containers: BTreeMap<ContainerKey, (i64, CancellationToken)>,
     tasks: JoinSet<()>,
@@ -183,7 +192,9 @@ impl Source for Mounts {
     async fn follow(&mut self, stop: CancellationToken) -> Result<(), SourceError> {
         let (events, mut seen) = mpsc::channel(1024);
         let lower = Lower::new(Sysfs::new(&self.config.root));
-        let mut round = Round { lower, events, containers: BTreeMap::new(), tasks: JoinSet::new() };
+        let witness =
+            Witness::start().inspect_err(|error| tracing::info!(%error, "the kernel does not tell who mounts")).ok().map(Arc::new);
+        let mut round = Round { lower, witness, events, containers: BTreeMap::new(), tasks: JoinSet::new() };
         let sinks = self.site.recorder.sinks().clone();
         let mut calls = Calls::new(sinks.of());
         let process = self.process().map_err(|reason| self.broken(reason))?;
@@ -223,6 +234,14 @@ impl Source for Mounts {
     }
 }
 
+/// Whether this kernel gives notice of who mounts.
+///
+/// # Errors
+/// Why it does not.
+pub fn tells_who_mounts() -> io::Result<()> {
+    witness::probe()
+}
+
 /// The number of the device that is mounted as the root, by the text of a table.
 pub(crate) fn number_of_root(table: &str) -> Option<String> {
     let (mounts, _) = mountinfo::parse(table, HOST.mounts);
@@ -234,6 +253,6 @@ pub mod fuzzing {
     /// The table of a hostile namespace.
     pub fn decode(bytes: &[u8]) {
         let (mounts, _) = super::mountinfo::parse(&String::from_utf8_lossy(bytes), 1024);
-        let _ = super::difference::turns(&mounts, &std::collections::BTreeMap::new());
+        let _ = super::book::Book::default().compare(&mounts, 0);
     }
 }

@@ -20,6 +20,28 @@ pub(crate) struct Line {
     pub(crate) layer: Option<String>,
 }
 
+/// What a line is made of, without the kernel's escapes but in the options.
+#[derive(Debug)]
+pub(super) struct Texts<'t> {
+    pub(super) id: i64,
+    pub(super) parent: i64,
+    pub(super) number: String,
+    pub(super) root: String,
+    pub(super) path: String,
+    pub(super) fs_type: String,
+    pub(super) device: String,
+    /// Options of the mount, and of the filesystem.
+    pub(super) own: &'t str,
+    pub(super) shared: &'t str,
+}
+
+impl Line {
+    pub(super) fn of(texts: Texts<'_>) -> Self {
+        let Texts { id, parent, number, root, path, fs_type, device, own, shared } = texts;
+        Self { id, parent, number, root, path, fs_type, device, flags: flags(own, shared), layer: layer(shared) }
+    }
+}
+
 /// All mounts of a namespace by id, in the order of ids; and how many lines were none, or too many.
 pub(crate) fn parse(text: &str, most: usize) -> (BTreeMap<i64, Line>, u64) {
     let (mut mounts, mut rejected) = (BTreeMap::new(), 0);
@@ -40,8 +62,7 @@ fn line_of(line: &str) -> Option<Line> {
     // A file system without a name of its device has an empty field.
     let mut filesystem = filesystem.splitn(3, ' ');
     let [fs_type, device, shared] = [(); 3].map(|()| filesystem.next());
-    let shared = shared.unwrap_or_default();
-    Some(Line {
+    Some(Line::of(Texts {
         id: id?.parse().ok()?,
         parent: parent?.parse().ok()?,
         number: number?.to_owned(),
@@ -49,9 +70,9 @@ fn line_of(line: &str) -> Option<Line> {
         path: unescape(path?),
         fs_type: unescape(fs_type?),
         device: unescape(device?),
-        flags: flags(own?, shared),
-        layer: layer(shared),
-    })
+        own: own?,
+        shared: shared.unwrap_or_default(),
+    }))
 }
 
 fn flags(own: &str, shared: &str) -> String {

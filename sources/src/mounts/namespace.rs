@@ -1,35 +1,28 @@
-//! One mount namespace: its table, read again whenever the kernel marks it as changed.
+//! One mount namespace: the kernel's notices of it, and its table, read again whenever the kernel marks it as changed.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    os::fd::OwnedFd,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, io, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
 
 use mayfly_history::{
-    Change, Nanos,
+    Nanos,
     container::ContainerKey,
-    mounted::{Mount, MountChange, MountEvent},
+    mounted::{MountChange, MountEvent},
     now,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::mpsc,
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::{
-    difference::{Turn, turns},
+    book::Book,
     hardware::{Behind, Lower},
     mountinfo::{Line, parse},
+    tell::EVIDENCE,
+    witness::{Watched, Witness},
 };
 use crate::{process::Process, supervise::Site};
-
-/// Who saw what is told here.
-pub(super) const EVIDENCE: &str = "mounts";
 
 /// Bounds of a table.
 #[derive(Clone, Copy, Debug)]
@@ -38,8 +31,6 @@ pub(super) struct Bounds {
     pub(super) mounts: usize,
 }
 
-/// A look into a device may take this long; one that hangs tells nothing.
-const LOOK_WITHIN: Duration = Duration::from_secs(3);
 /// Reading takes this part of the time at most.
 const REST: u32 = 9;
 const LONGEST_REST: Duration = Duration::from_millis(500);
@@ -55,6 +46,8 @@ pub(super) struct Namespace {
     pub(super) process: Process,
     pub(super) bounds: Bounds,
     pub(super) lower: Lower,
+    /// `None`: the kernel tells not who mounts.
+    pub(super) witness: Option<Arc<Witness>>,
     pub(super) events: mpsc::Sender<MountEvent>,
     /// Since when nobody saw it, where somebody did before.
     pub(super) blind_since: Option<Nanos>,
@@ -62,12 +55,20 @@ pub(super) struct Namespace {
     pub(super) source_ns: Nanos,
 }
 
+/// What the table shows and no notice told is told after this: the notice may be on its way.
+const GRACE: Duration = Duration::from_millis(50);
+
 /// What is known of the mounts.
-#[derive(Debug, Default)]
-struct Known {
-    lines: BTreeMap<i64, Line>,
-    behind: BTreeMap<i64, Behind>,
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) inode: String,
+    book: Book,
+    pub(super) behind: BTreeMap<i64, Behind>,
     rejected: u64,
+    /// Up to when everything was told.
+    told_ns: Nanos,
+    /// Until when a notice is waited for that explains what the table shows.
+    doubted_until: Option<Instant>,
 }
 
 impl Namespace {
@@ -83,48 +84,105 @@ impl Namespace {
         false
     }
 
-    /// Follows the table until the process ends (a container's) or reading fails.
+    /// Follows the namespace until the process ends (a container's) or reading fails.
     pub(super) async fn follow(self) -> io::Result<()> {
         let is_host = self.container.container_id.is_empty();
         let exit = if is_host { None } else { Some(watched(self.process.pidfd()?, Interest::READABLE)?) };
         let table = watched(self.process.mountinfo()?, Interest::PRIORITY)?;
-        let inode = self.process.namespace("mnt").ok_or(io::ErrorKind::NotFound)?;
-        let mut known = Known::default();
-        let began = self.process.began().filter(|began| !is_host && *began >= self.source_ns);
-        let first_ns = began.unwrap_or_else(now);
-        let lines = self.read(table.get_ref(), &mut known.rejected)?;
-        self.know(&mut known, lines).await;
-        let facts = known.lines.values().map(|line| self.mount(line, &inode, &known)).collect();
-        let evidence = if began.is_some() { EVIDENCE } else { "startup" };
-        self.list(facts, first_ns, self.blind_since.filter(|_| began.is_none()), evidence);
-        if is_host {
-            self.site.feed.running();
-        }
+        // Heard of before it is read, so that nothing falls between.
+        let notices = self.notices();
+        let mut known = self.begin(table.get_ref(), notices.as_ref()).await?;
         loop {
+            let doubted = known.doubted_until;
             tokio::select! {
                 changed = table.ready(Interest::PRIORITY) => changed?.clear_ready(),
+                () = heard(notices.as_ref()) => {}
+                () = async { sleep_until(doubted.unwrap_or_else(Instant::now)).await }, if doubted.is_some() => {}
                 () = ends(exit.as_ref()) => {
                     self.list(Vec::new(), now(), None, EVIDENCE);
                     return Ok(());
                 }
             }
-            let (at_ns, begun) = (now(), Instant::now());
-            let lines = match self.read(table.get_ref(), &mut known.rejected) {
-                Ok(lines) => lines,
+            let begun = Instant::now();
+            match self.look(table.get_ref(), notices.as_ref(), &mut known).await {
+                Ok(()) => {}
                 // The namespace went with its last process.
-                Err(_) if !is_host => continue,
+                Err(_) if !is_host => {
+                    known.doubted_until = None;
+                    continue;
+                }
                 Err(error) => return Err(error),
-            };
-            let turns = turns(&known.lines, &lines);
-            for turn in turns.iter().filter(|turn| turn.change == MountChange::Unmount) {
-                self.tell(turn, at_ns, &inode, &known).await;
-                known.behind.remove(&turn.line.id);
-            }
-            self.know(&mut known, lines).await;
-            for turn in turns.iter().filter(|turn| turn.change != MountChange::Unmount) {
-                self.tell(turn, at_ns, &inode, &known).await;
             }
             sleep((begun.elapsed() * REST).min(LONGEST_REST)).await;
+        }
+    }
+
+    /// The kernel's notices of the namespace, where it has any to give: the table tells most of it alone.
+    fn notices(&self) -> Option<Watched> {
+        let watch = |witness: &Witness| witness.watch(&self.process.mount_namespace()?);
+        self.witness.as_deref().map(watch)?.inspect_err(|error| tracing::debug!(%error, "who mounts is not told")).ok()
+    }
+
+    /// Tells all mounts that there are.
+    async fn begin(&self, table: &OwnedFd, notices: Option<&Watched>) -> io::Result<Known> {
+        let is_host = self.container.container_id.is_empty();
+        let inode = self.process.namespace("mnt").ok_or(io::ErrorKind::NotFound)?;
+        let mut known = Known { inode, book: Book::default(), behind: BTreeMap::new(), rejected: 0, told_ns: now(), doubted_until: None };
+        let began = self.process.began().filter(|began| !is_host && *began >= self.source_ns);
+        let first_ns = began.unwrap_or(known.told_ns);
+        let lines = self.read(table, &mut known.rejected)?;
+        let behind = self.behind(lines.values().cloned().collect()).await;
+        known.behind = lines.keys().copied().zip(behind).collect();
+        known.book.set(lines);
+        self.name(&mut known, notices).await;
+        let facts = known.book.lines().map(|line| self.mount(Some(line), &known)).collect();
+        let evidence = if began.is_some() { EVIDENCE } else { "startup" };
+        self.list(facts, first_ns, self.blind_since.filter(|_| began.is_none()), evidence);
+        if is_host {
+            self.site.feed.running();
+        }
+        Ok(known)
+    }
+
+    /// Looks at what changed: the notices tell it in its order and with who did it, the table tells the rest.
+    async fn look(&self, table: &OwnedFd, notices: Option<&Watched>, known: &mut Known) -> io::Result<()> {
+        let at_ns = now();
+        let lines = self.read(table, &mut known.rejected)?;
+        let (heard, is_lost) = notices.map(Watched::take).unwrap_or_default();
+        if is_lost {
+            self.site.feed.count_lost_in_kernel(1);
+            self.site.feed.blind("stream_lagged", known.told_ns, Some(at_ns), 0, self.said("mounted more than could be told"));
+        }
+        if !heard.is_empty() {
+            let turns = heard.into_iter().flat_map(|notice| known.book.hear(notice, self.bounds.mounts)).collect();
+            self.tell(turns, known).await;
+            // The table may be older than some of them: it is read again.
+            known.doubted_until = Some(Instant::now() + GRACE);
+            return Ok(());
+        }
+        let turns = known.book.compare(&lines, at_ns);
+        let is_news = turns.iter().any(|turn| turn.change != MountChange::Remount);
+        if is_news && notices.is_some() && !is_lost {
+            let until = *known.doubted_until.get_or_insert_with(|| Instant::now() + GRACE);
+            if Instant::now() < until {
+                return Ok(());
+            }
+        }
+        known.doubted_until = None;
+        known.told_ns = at_ns;
+        self.tell(turns, known).await;
+        known.book.set(lines);
+        if is_news {
+            self.name(known, notices).await;
+        }
+        Ok(())
+    }
+
+    /// Learns the numbers that no other mount gets, which the table does not have.
+    async fn name(&self, known: &mut Known, notices: Option<&Watched>) {
+        if let Some(notices) = notices {
+            let numbers = tokio::task::spawn_blocking(notices.numbers(self.bounds.mounts));
+            known.book.name(&numbers.await.unwrap_or_default());
         }
     }
 
@@ -141,7 +199,7 @@ impl Namespace {
         }
         let (lines, left_out) = parse(&String::from_utf8_lossy(&bytes), self.bounds.mounts);
         if left_out > *rejected {
-            self.site.feed.reject(format!("{left_out} mounts of {:?} are left out", self.container.container_id));
+            self.site.feed.reject(self.said(&format!("has {left_out} mounts more than are recorded")));
         }
         *rejected = left_out;
         if self.container.container_id.is_empty() {
@@ -149,75 +207,6 @@ impl Namespace {
         }
         Ok(lines)
     }
-
-    /// Looks at what is behind the mounts that are new.
-    async fn know(&self, known: &mut Known, lines: BTreeMap<i64, Line>) {
-        let new: Vec<Line> = lines.values().filter(|line| !known.behind.contains_key(&line.id)).cloned().collect();
-        known.lines = lines;
-        if new.is_empty() {
-            return;
-        }
-        let lower = self.lower.clone();
-        let ids: Vec<i64> = new.iter().map(|line| line.id).collect();
-        let look = tokio::task::spawn_blocking(move || new.iter().map(|line| (line.id, lower.behind(line))).collect::<Vec<_>>());
-        match timeout(LOOK_WITHIN, look).await {
-            Ok(Ok(found)) => known.behind.extend(found),
-            _ => {
-                self.site.feed.complain("a device does not answer: the hardware behind some mounts stays unknown");
-                known.behind.extend(ids.into_iter().map(|id| (id, Behind::default())));
-            }
-        }
-    }
-
-    fn mount(&self, line: &Line, inode: &str, known: &Known) -> Mount {
-        let behind = known.behind.get(&line.id).cloned().unwrap_or_default();
-        Mount {
-            id: line.id,
-            device: line.device.clone(),
-            path: line.path.clone(),
-            fs_type: line.fs_type.clone(),
-            flags: line.flags.clone(),
-            device_number: line.number.clone(),
-            root: line.root.clone(),
-            mnt_namespace: inode.to_owned(),
-            hardware: behind.hardware,
-            fs_uuid: behind.fs_uuid,
-            fs_label: behind.fs_label,
-            container: self.container.clone(),
-        }
-    }
-
-    async fn tell(&self, turn: &Turn, at_ns: Nanos, inode: &str, known: &Known) {
-        use mayfly_history::Fact;
-        let mount = self.mount(&turn.line, inode, known);
-        let change = match turn.change {
-            MountChange::Unmount => {
-                let (key, scope) = (mount.key().into_owned(), mount.scope().into_owned());
-                Change::Ended { key, scope, at_ns, reason: "unmounted", evidence: EVIDENCE }
-            }
-            _ => Change::Holds { fact: mount.clone(), at_ns, evidence: EVIDENCE },
-        };
-        self.site.recorder.sinks().of().push(&self.site.feed, change);
-        // Fails only when the source stops.
-        let _ = self.events.send(MountEvent { time_ns: at_ns, action: turn.change, mount, by: None }).await;
-    }
-
-    fn list(&self, facts: Vec<Mount>, taken_ns: Nanos, blind_since: Option<Nanos>, evidence: &'static str) {
-        list(&self.site, &self.container, facts, taken_ns, blind_since, evidence);
-    }
-}
-
-/// Tells all mounts of a container, or of the host.
-pub(super) fn list(
-    site: &Site,
-    container: &ContainerKey,
-    facts: Vec<Mount>,
-    taken_ns: Nanos,
-    blind_since: Option<Nanos>,
-    evidence: &'static str,
-) {
-    let group = Mount::list_of(container).into_owned();
-    site.recorder.sinks().of().push(&site.feed, Change::Present { group, facts, taken_ns, blind_since, evidence });
 }
 
 fn watched(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
@@ -225,6 +214,13 @@ fn watched(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     #[expect(unsafe_code, reason = "the safe constructor is deprecated: it trusts any `AsRawFd`")]
     let watched = unsafe { AsyncFd::register_with_interest(fd, interest) };
     Ok(watched?)
+}
+
+async fn heard(notices: Option<&Watched>) {
+    match notices {
+        Some(notices) => notices.heard().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn ends(exit: Option<&AsyncFd<OwnedFd>>) {
