@@ -71,7 +71,6 @@ impl fmt::Debug for ServeOptions {
 #[derive(Debug)]
 pub struct Extension {
     signal: Arc<Signal>,
-    delivery: Arc<Delivery>,
     /// The keeper's thread, and a channel that is closed when it ends.
     keeper: Option<(JoinHandle<()>, Receiver<()>)>,
 }
@@ -81,18 +80,13 @@ impl Extension {
     pub fn start(options: ServeOptions) -> std::io::Result<Self> {
         let signal = Arc::new(Signal::default());
         let delivery = Arc::new(Delivery::new(&options.state_dir, options.delivery.clone()));
-        let keeper = Keeper { options: Arc::new(options), signal: Arc::clone(&signal), delivery: Arc::clone(&delivery) };
+        let keeper = Keeper { options: Arc::new(options), signal: Arc::clone(&signal), delivery };
         let (end, ended) = mpsc::channel();
         let keeper = thread::Builder::new().name("osquery".into()).spawn(move || {
             let _end: Sender<()> = end;
             keeper.keep();
         })?;
-        Ok(Self { signal, delivery, keeper: Some((keeper, ended)) })
-    }
-
-    /// What was delivered, and what expired before it could be.
-    pub fn delivery(&self) -> &Delivery {
-        &self.delivery
+        Ok(Self { signal, keeper: Some((keeper, ended)) })
     }
 
     /// Takes the registration back, answers what is being asked, removes the socket; within 10 seconds.

@@ -8,13 +8,13 @@ use std::{
     time::Duration,
 };
 
-use mayfly_history::{Eid, Nanos, feed::Gap, now};
+use mayfly_history::{Eid, Nanos, now};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use super::decide::{Cursor, Run, Waiting};
 
 /// Name of the file in the state directory.
-const FILE: &str = "delivery.db";
+pub(super) const FILE: &str = "delivery.db";
 /// Version of the file's format.
 const FORMAT: i64 = 1;
 /// Gaps kept; the oldest go first.
@@ -153,26 +153,6 @@ impl Book {
         let done = work(&page)?;
         page.transaction.commit().map_err(|source| fail("write").of(source))?;
         Ok(done)
-    }
-
-    /// The gaps of deliveries, the oldest first.
-    pub(super) fn gaps(&self) -> Result<Vec<Gap>, BookError> {
-        let read = || -> rusqlite::Result<Vec<Gap>> {
-            let mut rows = self.db.prepare_cached("SELECT table_name, reader, cause, from_ns, to_ns FROM gaps ORDER BY id")?;
-            rows.query_map([], |row| {
-                Ok(Gap {
-                    source: "tables".into(),
-                    endpoint: row.get(0)?,
-                    cause: row.get(2)?,
-                    from_ns: row.get(3)?,
-                    to_ns: row.get(4)?,
-                    recovered: 0,
-                    detail: format!("events that {} was not given", row.get::<_, String>(1)?),
-                })
-            })?
-            .collect()
-        };
-        read().map_err(|source| BookError::Database { attempt: "read the gaps", path: self.path.clone(), source })
     }
 }
 

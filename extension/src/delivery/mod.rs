@@ -3,6 +3,7 @@
 //! osquery logs every row that an event table returns, so a table must return each event once per scheduled query. What a
 //! run gets is decided by [`decide`](mod@decide) and kept in `delivery.db` before the first row leaves us.
 
+mod account;
 mod book;
 mod config;
 mod consumer;
@@ -15,13 +16,12 @@ use std::{
 };
 
 use mayfly_history::{
-    TableSchema, chain,
-    feed::Gap,
-    now,
+    TableSchema, chain, now,
     store::{Reader as Store, StoreError},
 };
 use mayfly_tables::{Op, Query};
 
+pub(crate) use account::show_account;
 pub use book::BookError;
 pub use config::DeliveryConfig;
 pub use decide::Start;
@@ -138,7 +138,7 @@ impl Delivery {
                 page.add_gap(key.table, key.query, lost.from_ns, lost.to_ns)?;
             }
             if decision.verdict == Verdict::GivenUp {
-                // Usual for a query whose WHERE rarely matches: counted with the cursor, no news for an operator.
+                // Usual for a query whose WHERE rarely matches: counted with the cursor, and shown in `recorder_sources`.
                 tracing::debug!(
                     query = key.query,
                     table = key.table,
@@ -204,11 +204,6 @@ impl Delivery {
             page.keep_consumer(name, table, consumer)?;
             Ok(bounds(acknowledged, log.nth_after(acknowledged, self.config.max_rows)?.or(acknowledged)))
         })
-    }
-
-    /// What retention dropped before it was delivered: rows for `recorder_gaps`, beside those of the store.
-    pub fn gaps(&self) -> Result<Vec<Gap>, DeliveryError> {
-        self.with_book(|book| Ok(book.gaps()?))
     }
 
     fn write<T>(&self, work: impl FnOnce(&book::Page<'_>) -> Result<T, DeliveryError>) -> Result<T, DeliveryError> {

@@ -18,7 +18,7 @@ use mayfly_tables::{Table, TableError};
 use super::ServeOptions;
 use crate::{
     context::{self, ContextError},
-    delivery::{Delivery, DeliveryError, Registration, Scope},
+    delivery::{Delivery, DeliveryError, Registration, Scope, show_account},
     manager::{Manager, Routes},
     thrift::{Answer, Reply, Service, Strings},
 };
@@ -98,11 +98,7 @@ impl Desk {
         let mut query = context::parse(schema, context)?;
         let mut store = Reader::open(&self.state_dir)?;
         if schema.kind == TableKind::Live {
-            let gaps = self.delivery.gaps().unwrap_or_else(|error| {
-                self.options.feed.complain(chain(&error));
-                Vec::new()
-            });
-            store = store.with_own(gaps, vec![self.options.feed.status()]);
+            show_account(&mut store, &self.state_dir, Some(self.options.feed.status()));
         }
         let scope = if schema.kind == TableKind::Events {
             self.delivery.narrow(&self.manager, &self.registration, &store, schema, &mut query)?

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    cell::RefCell,
     ffi::{CStr, CString, c_int},
     path::Path,
     rc::Rc,
@@ -24,6 +25,7 @@ use super::{
     gathered::Gathered,
     plan::{Offer, Plan, choose},
 };
+use crate::delivery::show_account;
 
 /// What a table needs to answer.
 #[derive(Clone)]
@@ -37,7 +39,7 @@ pub(super) struct Source {
 
 /// What one table reads from. It stays within the connection, and so on one thread at a time.
 struct Store {
-    reader: Reader,
+    reader: RefCell<Reader>,
     /// Turns values into text.
     convert: Connection,
 }
@@ -45,7 +47,7 @@ struct Store {
 impl Store {
     fn open(dir: &Path) -> Result<Self> {
         let reader = Reader::open(dir).map_err(|error| refuse(chain(&error)))?;
-        Ok(Self { reader, convert: Connection::open_in_memory()? })
+        Ok(Self { reader: RefCell::new(reader), convert: Connection::open_in_memory()? })
     }
 }
 
@@ -156,7 +158,11 @@ unsafe impl VTabCursor for Cursor {
         no_cursor(schema, &query)?;
         self.rows = Gathered::new(&query.wanted, Arc::clone(&self.source.stop));
         self.row = 0;
-        self.source.table.generate(&self.store.reader, &query, &mut self.rows).map_err(|error| refuse(chain(&error)))?;
+        let mut reader = self.store.reader.borrow_mut();
+        if schema.kind == TableKind::Live {
+            show_account(&mut reader, &self.source.dir, None);
+        }
+        self.source.table.generate(&reader, &query, &mut self.rows).map_err(|error| refuse(chain(&error)))?;
         if self.source.stop.load(Relaxed) {
             return Err(refuse("interrupted"));
         }

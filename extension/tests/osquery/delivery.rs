@@ -183,6 +183,12 @@ fn a_query_whose_where_matches_nothing_moves_on_after_three_runs() {
     }
     store.record(1);
     assert_eq!(run(&mut osqueryd, "q", ALL, 4), Ok(vec![4]), "the first three were offered three times");
+    let told = osqueryd.ask(&json!({"do": "generate", "table": "recorder_sources"}));
+    let tables = told["rows"].as_array().unwrap().iter().find(|row| row["source"] == "tables").unwrap();
+    let given_up = format!("1 batches of {EVENTS} were given up, of which q took no row in 3 runs");
+    assert!(tables["last_error"].as_str().unwrap().starts_with(&given_up), "{tables}");
+    let elsewhere = place.query("SELECT last_error FROM recorder_sources WHERE source = 'tables'");
+    assert!(elsewhere.len() == 1 && elsewhere[0].starts_with(&given_up), "{elsewhere:?}");
 }
 
 #[test]
@@ -238,6 +244,8 @@ fn what_expires_before_it_is_delivered_is_a_gap() {
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!((told[0]["source"].as_str(), told[0]["endpoint"].as_str()), (Some("tables"), Some(EVENTS)));
     assert_eq!(told[0]["detail"], "events that q was not given");
+    let elsewhere = "SELECT detail FROM recorder_gaps WHERE cause = 'expired_undelivered'";
+    assert_eq!(place.query(elsewhere), ["events that q was not given"], "without osquery it is shown as well");
     run(&mut osqueryd, "q", ALL, 3).unwrap();
     assert_eq!(gaps(&mut osqueryd).len(), 1, "told once");
 }

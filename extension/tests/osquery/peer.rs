@@ -15,6 +15,7 @@ use std::{
 use mayfly::{
     delivery::DeliveryConfig,
     serve::{Extension, ServeOptions},
+    sql::Database,
 };
 use mayfly_history::{
     Feed, TableSchema,
@@ -81,6 +82,13 @@ impl Place {
         self.dir.path().join("osquery.json")
     }
 
+    /// The first column of what `mayfly query` answers.
+    pub(crate) fn query(&self, sql: &str) -> Vec<String> {
+        let database = Database::open(&self.state_dir()).unwrap();
+        let mut statement = database.connection().prepare(sql).unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    }
+
     /// Our sockets that lie here.
     pub(crate) fn sockets(&self) -> Vec<PathBuf> {
         let files = self.dir.path().read_dir().unwrap().map(|f| f.unwrap().path());
@@ -93,7 +101,7 @@ impl Place {
     }
 
     pub(crate) fn extension_with(&self, delivery: DeliveryConfig) -> Running {
-        let feed = Feed::new("osquery", self.socket().to_string_lossy().into_owned());
+        let feed = Feed::new("tables", self.socket().to_string_lossy().into_owned());
         let shutdowns = Arc::new(AtomicUsize::new(0));
         let options = ServeOptions {
             socket: self.socket(),

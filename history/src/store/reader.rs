@@ -37,8 +37,8 @@ use crate::{
 pub struct Reader {
     dir: PathBuf,
     file: RefCell<Option<OpenFile>>,
-    /// What only the process that reads knows.
-    own: (Vec<Gap>, Vec<FeedStatus>),
+    /// What the recorder does not know of.
+    added: (Vec<Gap>, Vec<FeedStatus>),
 }
 
 /// The file that is read now.
@@ -101,15 +101,14 @@ impl Reader {
     /// Opens `dir/history.db` to read. A directory without one is an empty store, not an error; it is looked for again at
     /// every question, and a file that took the place of the one that was read is noticed.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let reader = Self { dir: dir.to_owned(), file: RefCell::new(None), own: Default::default() };
+        let reader = Self { dir: dir.to_owned(), file: RefCell::new(None), added: Default::default() };
         reader.file()?;
         Ok(reader)
     }
 
-    /// Shows, after what the recorder wrote, gaps and feeds of the process that reads: those of its line to osquery.
-    pub fn with_own(mut self, gaps: Vec<Gap>, sources: Vec<FeedStatus>) -> Self {
-        self.own = (gaps, sources);
-        self
+    /// Shows from now on, after what the recorder wrote, gaps and feeds that it does not know of: those of the line to osquery.
+    pub fn add(&mut self, gaps: Vec<Gap>, sources: Vec<FeedStatus>) {
+        self.added = (gaps, sources);
     }
 
     fn file(&self) -> Result<Ref<'_, Option<OpenFile>>, StoreError> {
@@ -199,13 +198,13 @@ impl Reader {
             };
             read().map_err(StoreError::database("read the gaps"))
         })?;
-        Ok(written.into_iter().chain(self.own.0.iter().cloned()).collect())
+        Ok(written.into_iter().chain(self.added.0.iter().cloned()).collect())
     }
 
     /// The sources as the recorder last wrote them.
     pub fn sources(&self) -> Result<Vec<FeedStatus>, StoreError> {
         let written: Vec<FeedStatus> = self.read(|file| status::sources(&file.conn).map_err(StoreError::database("read the sources")))?;
-        Ok(written.into_iter().chain(self.own.1.iter().cloned()).collect())
+        Ok(written.into_iter().chain(self.added.1.iter().cloned()).collect())
     }
 
     /// What `recorder_info` says of the store.
