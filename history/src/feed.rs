@@ -46,7 +46,8 @@ impl FeedState {
 pub struct Gap {
     pub source: String,
     pub endpoint: String,
-    /// `recorder_down`, `daemon_down`, `ring_full`, `stream_lagged`, `panicked`, `store_failed`, `before_first_record`, `expired_undelivered`.
+    /// `recorder_down`, `daemon_down`, `ring_full`, `stream_lagged`, `panicked`, `store_failed`, `before_first_record`, `expired_undelivered`,
+    /// `damaged_block`.
     pub cause: String,
     pub from_ns: Nanos,
     /// `None` while it lasts.

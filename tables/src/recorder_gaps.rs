@@ -11,12 +11,17 @@ pub(crate) static TABLE: Live<Gap> = Live {
     name: "recorder_gaps",
     doc: "The periods in which a source was blind, the time before the oldest record included: *nobody had it* and *nobody looked* differ.",
     columns: &[
-        text("source", |g| Some(g.source.as_str().into()), "Who was blind, as in `recorder_sources`."),
-        text("endpoint", |g| Some(g.endpoint.as_str().into()), "At which endpoint; empty means everywhere."),
+        text(
+            "source",
+            |g| Some(g.source.as_str().into()),
+            "Who was blind, as in `recorder_sources`; `recorder`: all of them; `store`: nobody, but what was stored is damaged.",
+        ),
+        text("endpoint", |g| Some(g.endpoint.as_str().into()), "At which endpoint, or in which table; empty means everywhere."),
         text(
             "cause",
             |g| Some(g.cause.as_str().into()),
-            "Why: `recorder_down`, `daemon_down`, `ring_full`, `stream_lagged`, `store_failed`, `before_first_record` or `expired_undelivered`.",
+            "Why: `recorder_down`, `daemon_down`, `ring_full`, `stream_lagged`, `store_failed`, `damaged_block`, `before_first_record` or \
+             `expired_undelivered`.",
         ),
         bigint("gap_from_ns", |g| Some(g.from_ns), "Start of the blind period, UNIX nanoseconds."),
         bigint("gap_to_ns", |g| g.to_ns, "End of the blind period (exclusive), UNIX nanoseconds; NULL while it lasts."),

@@ -7,6 +7,7 @@ use rusqlite::OptionalExtension;
 use super::{
     block::{Block, BlockColumn},
     clock::Mending,
+    damage::Place,
     error::StoreError,
     filter,
     generation::Generations,
@@ -206,9 +207,18 @@ impl<'s> Search<'s> {
             })
         };
         let result = result().map_err(StoreError::database("read a block"))?;
-        Ok(result.and_then(|parsed| {
+        let read = result.and_then(|parsed| {
             parsed.inspect_err(|why| tracing::error!(table = self.table.name, block = candidate.last, why, "a block is damaged")).ok()
-        }))
+        });
+        if read.is_none() {
+            self.note_damage("blocks", candidate.last);
+        }
+        Ok(read)
+    }
+
+    /// Some events of the table cannot be read.
+    pub(super) fn note_damage(&self, part: &'static str, last_sequence: i64) {
+        self.file.note_damage(Place { part, table: self.table.name.into(), last_sequence });
     }
 
     pub(super) fn projection(&self, layout: i64) -> Result<Rc<Projection>, StoreError> {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     block::MAX_ROWS,
+    damage,
     dictionary::{Packer, Training},
     error::StoreError,
     integrity::Integrity,
@@ -53,6 +54,7 @@ pub(super) fn step(writer: &mut Writer) -> Result<Instant, StoreError> {
         if retention::step(writer)? {
             return Ok(now);
         }
+        note_damage(writer)?;
         writer.reserve.hold();
         let age = writer.clock.age(boot_nanos());
         writer.keep_state(age)?;
@@ -72,6 +74,21 @@ pub(super) fn seal(writer: &mut Writer, index: usize) -> Result<(), StoreError> 
     writer.freeing(sealed)?;
     let counted = writer.logs[index].count(&writer.conn);
     writer.checked("count the tail", counted)
+}
+
+/// Notes as gaps what readers found to be damaged.
+fn note_damage(writer: &mut Writer) -> Result<(), StoreError> {
+    let places = match damage::take_words(&writer.dir) {
+        Ok(places) => places,
+        Err(error) => {
+            tracing::warn!(%error, "cannot read what readers found to be damaged");
+            return Ok(());
+        }
+    };
+    let age = writer.clock.age(boot_nanos());
+    let is_ours = |place: &&damage::Place| writer.logs.iter().any(|tail| tail.log.name == place.table);
+    let noted = places.iter().filter(is_ours).try_for_each(|place| damage::note(&writer.conn, place, age));
+    writer.checked("note damaged events", noted)
 }
 
 /// Has dictionaries made for histories that want one, and takes what is made.

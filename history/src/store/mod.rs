@@ -21,12 +21,12 @@
 //! - Rows are read by the **layout** they were written with (`layout.rs`): the names and types of their columns. A column that a row
 //!   does not have is NULL.
 //! - Bytes from the file are never trusted: every decoder is bounded and reports damage (`wire.rs`, `frame.rs`, `block.rs`, `chunk.rs`). A damaged
-//!   block is stepped over and counted, the file is set aside only when SQLite itself finds it damaged.
+//!   block is stepped over and counted, and a gap (`damage.rs`); the file is set aside only when SQLite itself finds it damaged.
 //! - **Age**, which retention goes by, is counted by the store itself (`clock.rs`): a wall clock that steps expires nothing.
 //!
 //! # Files
 //! `history.db` with `-wal` and `-shm`; `history.generation`; `history.alive`, when the recorder was last alive; `history.reserve`, a
-//! megabyte that is freed when the disk is full, so that the gap can be written; `history.db.corrupt-TIME`, what was set aside. All
+//! megabyte that is freed when the disk is full, so that the gap can be written; `history.damaged`, what readers found to be damaged; `history.db.corrupt-TIME`, what was set aside. All
 //! are 0600, the directory is made 0700.
 //!
 //! `PRAGMA user_version` is the format; a newer one is refused.
@@ -35,6 +35,7 @@ mod alive;
 mod block;
 mod chunk;
 mod clock;
+mod damage;
 mod dictionary;
 mod error;
 mod events;

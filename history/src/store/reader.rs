@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Ref, RefCell},
+    collections::BTreeSet,
     fs, io,
     ops::ControlFlow,
     os::unix::fs::MetadataExt,
@@ -14,6 +15,7 @@ use zstd::bulk::Decompressor;
 use super::{
     alive::last_beat,
     clock::{Mending, Reading},
+    damage::{self, Place},
     error::StoreError,
     events,
     frame::inflate,
@@ -50,6 +52,9 @@ pub(super) struct OpenFile {
     decompressor: RefCell<Decompressor<'static>>,
     /// Buffers of blocks, used again.
     spare: RefCell<Vec<Vec<u8>>>,
+    dir: PathBuf,
+    /// The damage of which word was left.
+    damage: RefCell<BTreeSet<Place>>,
 }
 
 impl std::fmt::Debug for OpenFile {
@@ -72,7 +77,19 @@ impl OpenFile {
         conn.pragma_update(None, "cache_size", -4096).map_err(failed)?;
         conn.set_prepared_statement_cache_capacity(64);
         let decompressor = RefCell::new(Decompressor::new().map_err(StoreError::file("make a decompressor for", path))?);
-        Ok(Some(Self { conn, layouts: Layouts::default(), identity, decompressor, spare: RefCell::default() }))
+        let dir = path.parent().unwrap_or(path).to_owned();
+        let (layouts, spare, damage) = Default::default();
+        Ok(Some(Self { conn, layouts, identity, decompressor, spare, dir, damage }))
+    }
+
+    /// Tells the recorder, once, of events that cannot be read.
+    pub(super) fn note_damage(&self, place: Place) {
+        if !self.damage.borrow().contains(&place) {
+            if let Err(error) = damage::leave_word(&self.dir, &place) {
+                tracing::warn!(%error, ?place, "cannot tell the recorder of damaged events");
+            }
+            self.damage.borrow_mut().insert(place);
+        }
     }
 
     /// Whether the file has that table.

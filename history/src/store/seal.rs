@@ -6,6 +6,7 @@ use zstd::bulk::{Compressor, Decompressor};
 use super::{
     block::{BlockBuilder, MAX_ROWS},
     chunk::{self, Chunk},
+    damage,
     error::StoreError,
     frame::{deflate, inflate},
     layout::Layouts,
@@ -34,10 +35,19 @@ impl std::fmt::Debug for Sealer {
     }
 }
 
+/// A chunk of a tail, and what it should hold.
+#[derive(Debug)]
+struct TakenChunk {
+    plain: Vec<u8>,
+    rows: usize,
+    min_ns: Nanos,
+    max_ns: Nanos,
+}
+
 /// Chunks of a tail that become a block.
 #[derive(Debug, Default)]
 struct Taken {
-    chunks: Vec<Vec<u8>>,
+    chunks: Vec<TakenChunk>,
     rows: usize,
     first_sequence: i64,
     last_sequence: i64,
@@ -87,9 +97,17 @@ impl Sealer {
         // An older layout may have the keys elsewhere; without a filter its block is always opened.
         let keys: &[usize] = if taken.layout == log.layout { &log.keys } else { &[] };
         let mut block = BlockBuilder::new(width, keys.first().copied());
-        // Of a damaged chunk the rows before the damage are kept.
-        for row in taken.chunks.iter().flat_map(|plain| chunk::rows(plain).map_while(Result::ok)) {
-            block.push(row.sequence, row.time_ns, row.row);
+        for chunk in &taken.chunks {
+            let before = block.rows();
+            for row in chunk::rows(&chunk.plain).map_while(Result::ok) {
+                block.push(row.sequence, row.time_ns, row.row);
+            }
+            // Of a damaged chunk the rows before the damage are kept.
+            let lost = chunk.rows.saturating_sub(block.rows() - before);
+            if lost > 0 {
+                damage::put_gap(conn, &log.name, chunk.min_ns, chunk.max_ns, count(lost), taken.age_ns)
+                    .map_err(StoreError::database("store a gap"))?;
+            }
         }
         let rows = count(block.rows());
         let filters = block.filters(keys);
@@ -138,14 +156,15 @@ impl Sealer {
             }
             taken.last_sequence = row.get(0)?;
             taken.rows += rows;
-            taken.min_ns = taken.min_ns.min(row.get(3)?);
-            taken.max_ns = taken.max_ns.max(row.get(4)?);
+            let (min_ns, max_ns): (Nanos, Nanos) = (row.get(3)?, row.get(4)?);
+            taken.min_ns = taken.min_ns.min(min_ns);
+            taken.max_ns = taken.max_ns.max(max_ns);
             taken.age_ns = taken.age_ns.max(row.get(5)?);
             let mut plain = Vec::new();
             if let Err(why) = inflate(row.get_ref(8)?.as_blob()?, &mut self.decompressor, &mut plain) {
                 tracing::error!(table = log.name, chunk = taken.last_sequence, why, "events of the tail are damaged");
             }
-            taken.chunks.push(plain);
+            taken.chunks.push(TakenChunk { plain, rows, min_ns, max_ns });
         }
         Ok(taken)
     }

@@ -34,7 +34,7 @@ impl Search<'_> {
     pub(super) fn each_tail_row(&self, newest_first: bool, visit: &mut Visit<'_>) -> Result<(usize, ControlFlow<()>), StoreError> {
         let order = if newest_first { "DESC" } else { "ASC" };
         let sql = format!(
-            r#"SELECT layout, data FROM "{}_tail" WHERE last_sequence >= ? AND first_sequence <= ? ORDER BY last_sequence {order}"#,
+            r#"SELECT layout, data, last_sequence FROM "{}_tail" WHERE last_sequence >= ? AND first_sequence <= ? ORDER BY last_sequence {order}"#,
             self.table.name
         );
         let failed = || StoreError::database("read the tail");
@@ -52,7 +52,10 @@ impl Search<'_> {
             match self.visit_chunk(chunk, &projection, newest_first, visit).map_err(failed())? {
                 Some(ControlFlow::Break(())) => return Ok((damaged, ControlFlow::Break(()))),
                 Some(ControlFlow::Continue(())) => {}
-                None => damaged += 1,
+                None => {
+                    self.note_damage("tail", chunk.get(2).map_err(failed())?);
+                    damaged += 1;
+                }
             }
         }
         Ok((damaged, ControlFlow::Continue(())))

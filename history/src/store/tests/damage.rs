@@ -102,6 +102,55 @@ fn a_damaged_block_is_stepped_over_and_counted() {
     assert_eq!(scanned.damaged, 1);
 }
 
+fn gaps(store: &Store) -> Vec<(String, i64, Option<i64>, String)> {
+    let gaps = store.reader().gaps().unwrap().into_iter().filter(|gap| gap.cause == "damaged_block");
+    gaps.map(|gap| (gap.endpoint, gap.from_ns, gap.to_ns, gap.detail)).collect()
+}
+
+fn lost(from_ns: i64, to_ns: i64, events: usize) -> (String, i64, Option<i64>, String) {
+    let detail = format!("{events} events cannot be read: what was stored of them is damaged");
+    ("thing_events".into(), from_ns, Some(to_ns), detail)
+}
+
+#[test]
+fn what_a_reader_finds_damaged_becomes_a_gap_of_its_time() {
+    let mut store = Store::new();
+    for n in 0..3 {
+        store.append(&[(10 * n, thing("a", n)), (10 * n + 5, thing("b", n))]);
+        if n < 2 {
+            store.seal();
+        }
+    }
+    let damage = |table: &str, last: i64| {
+        let sql = format!("UPDATE thing_events_{table} SET data = randomblob(60) WHERE last_sequence = {last}");
+        assert_eq!(store.writer.conn.execute(&sql, []).unwrap(), 1);
+    };
+    damage("blocks", 4);
+    damage("tail", 6);
+    assert_eq!((store.scan(&EventScan::default()).1.damaged, gaps(&store)), (2, vec![]));
+    let reader = store.reader();
+    for _ in 0..2 {
+        assert_eq!(seen(&reader, &THINGS.schema(), &EventScan::default()).1.damaged, 2);
+    }
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while gaps(&store).is_empty() {
+        store.writer.maintain().unwrap();
+        assert!(std::time::Instant::now() < deadline, "the recorder never hears of it");
+    }
+    assert_eq!(gaps(&store), [lost(10, 16, 2), lost(20, 26, 2)], "once each");
+}
+
+#[test]
+fn what_is_damaged_before_it_is_sealed_becomes_a_gap() {
+    let mut store = Store::new();
+    store.append(&[(1, thing("a", 1))]);
+    store.append(&[(2, thing("b", 2)), (3, thing("c", 3))]);
+    store.writer.conn.execute("UPDATE thing_events_tail SET data = randomblob(60) WHERE last_sequence = 3", []).unwrap();
+    store.seal();
+    assert_eq!(store.all().len(), 1);
+    assert_eq!(gaps(&store), [lost(2, 4, 2)]);
+}
+
 #[test]
 fn a_directory_without_a_store_is_an_empty_one_until_there_is_one() {
     let dir = TempDir::new().unwrap();
