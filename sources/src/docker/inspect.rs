@@ -158,12 +158,8 @@ pub(super) fn file_of(root: &Path, id: &str) -> Option<PathBuf> {
     plain.then(|| root.join("containers").join(id).join("config.v2.json"))
 }
 
-/// Reads Docker's own file of a container: at its `start` it holds the pid and addresses, before an inspect can be answered.
-pub(super) fn from_file(path: &Path) -> Option<Inspect> {
-    read(path)
-}
-
-/// Reads all of Docker's files of a container, which are there when its `create` is told.
+/// Reads Docker's own files of a container. They are there when its `create` is told, and hold its pid and addresses when its `start` is, before an
+/// inspect can be answered. Blocks.
 pub(super) fn from_files(path: &Path) -> Option<Inspect> {
     let mut inspect: Inspect = read(path)?;
     inspect.host_config = Some(read(&path.with_file_name("hostconfig.json"))?);

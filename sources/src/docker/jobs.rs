@@ -44,11 +44,22 @@ pub(super) struct Examined {
     pub(super) labels: Vec<String>,
 }
 
+/// What Docker's own files of a container are good for: they can be read before the daemon would answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Files {
+    Nothing,
+    /// It was created: they tell what it is.
+    Created,
+    /// It was started: they tell its process, as long as that runs.
+    Started,
+}
+
 /// A question.
 #[derive(Debug)]
 pub(super) enum Job {
-    /// Inspect a container; where it is gone and was just created, its image by the name it was asked for.
-    Container { id: String, created_from: Option<String> },
+    /// Look at a container, in Docker's own files if they are good for it; where it is gone and was just created, at its image by the name
+    /// that it was asked for.
+    Container { id: String, files: Files, created_from: Option<String> },
     /// Find the image of a new container.
     Reference(String),
     /// Find the id and digest of an image.
@@ -140,6 +151,19 @@ impl Daemon {
         }
     }
 
+    /// The same, in Docker's own files. They are its disk's, which may be slow; nothing else waits for it.
+    async fn read_files(&self, id: &str, files: Files) -> Option<Examined> {
+        let path = self.root.as_deref().filter(|_| files != Files::Nothing).and_then(|root| inspect::file_of(root, id))?;
+        let found = tokio::task::spawn_blocking(move || inspect::from_files(&path)).await.ok()??;
+        let examined = self.complete(id, &found).await;
+        let suffices = match files {
+            Files::Nothing => false,
+            Files::Created => examined.details.image_id.is_some(),
+            Files::Started => examined.details.run.pid.is_some(),
+        };
+        suffices.then_some(examined)
+    }
+
     async fn complete(&self, id: &str, inspect: &Inspect) -> Examined {
         let mut details = Box::new(inspect.details(self.runtime));
         // At once: the process may be gone in a moment.
@@ -161,7 +185,10 @@ impl Daemon {
 
     async fn run(self, job: Job) -> Done {
         match job {
-            Job::Container { id, created_from } => {
+            Job::Container { id, files, created_from } => {
+                if let Some(examined) = self.read_files(&id, files).await {
+                    return Done::Container { id, examined: Ok(Some(examined)) };
+                }
                 let mut examined = self.examine(&id).await;
                 if let (Ok(None), Some(name)) = (&examined, &created_from)
                     && let Ok(image) = self.image(name).await

@@ -15,9 +15,8 @@ use super::{
     api::{Api, Line, Lines},
     decode::{self, ContainerTold, ImageTold, Told},
     image::Image,
-    inspect,
-    jobs::{Daemon, Done, Examined, Job, Jobs},
-    proof::{self, Keeper},
+    jobs::{Daemon, Done, Examined, Files, Job, Jobs},
+    proof::Keeper,
     reconcile,
 };
 use crate::error::{SourceError, chain};
@@ -178,25 +177,25 @@ impl<'s> Session<'s> {
         details.run.signal = told.signal;
         details.run.oom_killed = (told.action == Some(Action::Oom)).then_some(true);
         let is_new = told.action == Some(Action::Create);
-        let (mut asked, mut is_whole) = (true, false);
-        let inspect = match told.action {
+        let mut asked = true;
+        let files = match told.action {
+            // Of a replayed container the name may be another image's by now, so its own id is asked for first.
+            Some(Action::Create) if replayed => Some(Files::Nothing),
             Some(Action::Create) => {
-                is_whole = !replayed && self.read_files(&told.id, &mut details);
-                // Of a replayed container the name may be another image's by now, so its own id is asked for first.
-                asked = replayed || self.name_image(&told.id, &mut details);
-                !is_whole
+                asked = self.name_image(&told.id, &mut details);
+                Some(Files::Created)
             }
-            Some(Action::Rename | Action::Update) => true,
+            Some(Action::Start) if !replayed => Some(Files::Started),
             // Docker answers an inspect from here on only when the start is over, with pid and addresses.
-            Some(Action::NetworkConnect) => !replayed,
-            Some(Action::Start) => !replayed && !self.read_file(&told.id, &mut details),
-            None => is_podman && !replayed,
-            Some(Action::Die) => told.exit_code.is_none(),
-            Some(_) => false,
+            Some(Action::NetworkConnect) if !replayed => Some(Files::Nothing),
+            Some(Action::Rename | Action::Update) => Some(Files::Nothing),
+            Some(Action::Die) if told.exit_code.is_none() => Some(Files::Nothing),
+            None if is_podman && !replayed => Some(Files::Nothing),
+            _ => None,
         };
-        if inspect {
+        if let Some(files) = files {
             let created_from = details.image.clone().filter(|_| is_new);
-            asked &= self.jobs.ask(Job::Container { id: told.id.clone(), created_from });
+            asked &= self.jobs.ask(Job::Container { id: told.id.clone(), files, created_from });
         }
         if !asked {
             self.source.site.feed.complain("too many containers at once: some are recorded without details");
@@ -209,7 +208,7 @@ impl<'s> Session<'s> {
             action,
             source: witness(self.daemon.runtime),
             recovered: replayed,
-            settled: (is_whole && details.image_id.is_some()) || !self.jobs.concern(&told.id),
+            settled: !self.jobs.concern(&told.id),
             key: self.key(&told.id),
             exec_id: told.exec_id,
             lifetime_ms: None,
@@ -222,39 +221,12 @@ impl<'s> Session<'s> {
         site.recorder.sinks().containers.push_at(&site.feed, Report::Event(Box::new(event)), position.to_string());
     }
 
-    /// Takes the run's facts from Docker's own file, which is complete when the start is told and an inspect may come too late.
-    /// False where there is none, or it tells no pid any more.
-    fn read_file(&self, id: &str, details: &mut Details) -> bool {
-        let file = self.daemon.root.as_deref().and_then(|root| inspect::file_of(root, id));
-        let Some(found) = file.and_then(|file| inspect::from_file(&file)) else { return false };
-        let mut run = found.details(self.daemon.runtime).run;
-        if run.pid.is_none() {
-            return false;
-        }
-        proof::ask_kernel(&mut run, id, self.daemon.keeper);
-        details.run = run;
-        true
-    }
-
-    /// Takes all that an inspect tells of a new container from Docker's own files. False where they cannot be read.
-    fn read_files(&self, id: &str, details: &mut Details) -> bool {
-        let file = self.daemon.root.as_deref().and_then(|root| inspect::file_of(root, id));
-        let Some(found) = file.and_then(|file| inspect::from_files(&file)) else { return false };
-        let told = std::mem::replace(details, found.details(self.daemon.runtime));
-        // A run may have begun since.
-        details.run = told.run;
-        details.name = told.name.or(details.name.take());
-        details.image = told.image.or(details.image.take());
-        details.image_id.is_some()
-    }
-
-    /// Adds the id and digest of the image of a new container, which its files or the image's name tell; asks where nothing is known of it yet.
-    /// False if it cannot even be asked.
+    /// Adds the id and digest of the image of a new container, which its name tells; asks where nothing is known of it yet. False if it cannot
+    /// even be asked.
     fn name_image(&mut self, id: &str, details: &mut Details) -> bool {
-        let Some(name) = details.image.clone().or(details.image_id.clone()) else { return true };
-        let reference = details.image_id.as_ref().unwrap_or(&name);
-        let Some(image) = self.daemon.known_image(reference) else { return self.jobs.ask_image(reference, id) };
-        details.image_digest = image.digest(&name);
+        let Some(name) = &details.image else { return true };
+        let Some(image) = self.daemon.known_image(name) else { return self.jobs.ask_image(name, id) };
+        details.image_digest = image.digest(name);
         details.image_id = image.id;
         true
     }
