@@ -1,14 +1,21 @@
 //! The recorder is killed under load and started again: what happened meanwhile is recovered, said so, and told once.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    collections::BTreeMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     thread,
     time::Duration,
 };
 
-use mayfly_tests::{IMAGE, Lifecycle, Mayfly, Result, Verdict, by_name, churn, exits, report, until};
+use mayfly_tests::{IMAGE, Lifecycle, Mayfly, Result, Verdict, by_name, churn, exits, fake::now, report, until};
 
 use crate::{amount, containerd, docker, turn};
+
+/// What ended this long before a kill was written by then.
+const MARGIN: i64 = 1_000_000_000;
 
 #[test]
 fn a_killed_recorder_recovers_what_docker_did_meanwhile() -> Result<()> {
@@ -65,6 +72,75 @@ fn a_killed_recorder_goes_on_with_containerd() -> Result<()> {
     }
     let code = containers.get("ends-meanwhile").into_iter().flatten().find(|e| e.action() == "die").and_then(|e| e.number("exit_code"));
     verdict.check(code == Some(7), "exit code of ends-meanwhile", || format!("{code:?}"));
+    check_gap(&mut verdict, &mayfly)?;
+    recording.stop()?;
+    verdict.pass()
+}
+
+/// The same under churn: what began before the kill or after the restart is whole; of the rest nothing is invented, and nothing goes on for ever.
+#[test]
+fn a_killed_recorder_invents_nothing_of_what_ctr_did_meanwhile() -> Result<()> {
+    let _turn = turn();
+    let containerd = containerd()?;
+    let mayfly = Mayfly::following("containerd", &containerd.endpoint())?;
+    let recording = mayfly.record()?;
+    let runs = amount(80, 200);
+    let spans = Mutex::new(BTreeMap::new());
+    let done = AtomicUsize::new(0);
+    let (recording, killed_ns, seeing_ns) = thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            churn(runs, 4, |n| {
+                let (id, script, began_ns) = (format!("crash-{n}"), format!("sleep 0.2; exit {}", n % 4), now());
+                exits(containerd.cli().args(["run", "--rm", IMAGE, &id, "sh", "-c", &script]), i32::try_from(n % 4)?)?;
+                spans.lock().unwrap_or_else(PoisonError::into_inner).insert(n, (began_ns, now()));
+                done.fetch_add(1, Relaxed);
+                Ok(())
+            })
+        });
+        until("a third of the load", Duration::from_secs(120), || match done.load(Relaxed) {
+            n if n * 3 >= runs => Ok(()),
+            n => Err(format!("{n} of {runs}").into()),
+        })?;
+        let killed_ns = now();
+        recording.kill()?;
+        // The gap is part of the scenario.
+        thread::sleep(Duration::from_secs(3));
+        let recording = mayfly.record()?;
+        let seeing_ns = now();
+        load.join().map_err(|_| "the load panicked")??;
+        Ok::<_, mayfly_tests::Error>((recording, killed_ns, seeing_ns))
+    })?;
+    let spans = spans.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let whole = |(began_ns, ended_ns): &(i64, i64)| *ended_ns + MARGIN < killed_ns || *began_ns > seeing_ns;
+    let expected = spans.values().filter(|span| whole(span)).count();
+    mayfly.wait_for_count("SELECT count(*) AS n FROM container_lifecycle_events WHERE action = 'destroy'", expected)?;
+    let open = "SELECT count(*) AS n FROM container_history WHERE valid_to_ns IS NULL AND container_id LIKE 'crash-%'";
+    until("end of what is gone", Duration::from_secs(20), || match mayfly.count(open)? {
+        0 => Ok(()),
+        n => Err(format!("{n} intervals go on").into()),
+    })?;
+
+    let mut verdict = Verdict::default();
+    let containers = by_name(Lifecycle::all(&mayfly)?);
+    for (n, span) in &spans {
+        let id = format!("crash-{n}");
+        let events = containers.get(&id).map_or(&[][..], Vec::as_slice);
+        let story: Vec<_> = events.iter().map(Lifecycle::action).collect();
+        let steps = ["create", "start", "die", "destroy"];
+        let told = |step: &str| story.iter().filter(|action| **action == step).count();
+        verdict.check(steps.iter().all(|step| told(step) <= 1), "step told twice", || format!("{id}: {events:?}"));
+        verdict.check(!whole(span) || story == steps, "story that is not whole, though nobody was blind", || format!("{id}: {events:?}"));
+        let code = events.iter().find(|e| e.action() == "die").and_then(|e| e.number("exit_code"));
+        verdict.check(code.is_none_or(|code| usize::try_from(code) == Ok(n % 4)), "wrong exit code", || format!("{id}: {events:?}"));
+    }
+    let lost = spans.len() - containers.keys().filter(|id| id.starts_with("crash-")).count();
+    let unknown =
+        "SELECT count(DISTINCT container_id) AS n FROM container_history WHERE ended_reason = 'unknown' AND container_id LIKE 'crash-%'";
+    let unknown = mayfly.count(unknown)?;
+    let gap = mayfly.query("SELECT recovered_count, detail FROM recorder_gaps WHERE cause = 'recorder_down'")?;
+    report(&format!("ctr: {expected} of {runs} outside of the gap; {lost} came and went in it, {unknown} ended in it unseen; {gap:?}"));
+    let counted = unknown == 0 || format!("{gap:?}").contains(&format!("{unknown} containers ended unseen"));
+    verdict.check(counted, "ends that nobody saw and the gap does not count", || format!("{unknown}: {gap:?}"));
     check_gap(&mut verdict, &mayfly)?;
     recording.stop()?;
     verdict.pass()

@@ -21,6 +21,7 @@ mod leases;
 mod manager;
 mod mounts;
 mod osquery;
+mod podman_restart;
 mod ports;
 mod private_daemons;
 mod storm;

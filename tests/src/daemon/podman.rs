@@ -14,6 +14,8 @@ use crate::{
     image::Image,
 };
 
+const RUN: [&str; 6] = ["run", "--rm", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
+
 #[derive(Debug)]
 pub struct Podman {
     dir: PathBuf,
@@ -51,8 +53,25 @@ impl Podman {
     /// `podman run --rm`, with limits that hold where the host's are lower than Podman's wish.
     pub fn runner(&self) -> Command {
         let mut command = self.cli();
-        command.args(["run", "--rm", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]);
+        command.args(RUN);
         command
+    }
+
+    /// The same without the service, over the same storage: whoever calls it needs none, and the service hears of it from Podman's log.
+    pub fn alone(&self) -> impl Fn() -> Command + Sync + use<> {
+        let options = self.options();
+        move || {
+            let mut command = Command::new("podman");
+            command.args(&options).args(RUN);
+            command
+        }
+    }
+
+    /// Where everything is kept; neither systemd nor journald is needed to try this.
+    fn options(&self) -> Vec<OsString> {
+        let folders = [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")];
+        let folders = folders.into_iter().flat_map(|(flag, folder)| [flag.into(), self.dir.join(folder).into()]);
+        folders.chain(["--cgroup-manager=cgroupfs", "--events-backend=file", "--runtime", "runc"].map(Into::into)).collect()
     }
 
     /// Ends the service; containers live on under conmon.
@@ -65,15 +84,11 @@ impl Podman {
         if let Some(mut ended) = self.daemon.take() {
             ended.stop()?;
         }
-        let mut command: Vec<OsString> = vec!["podman".into()];
-        for (flag, folder) in [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
-            command.extend([flag.into(), self.dir.join(folder).into()]);
-        }
-        // Neither systemd nor journald is needed to try this.
-        command.extend(["--cgroup-manager=cgroupfs", "--events-backend=file", "--runtime", "runc"].map(Into::into));
-        command.extend(["system", "service", "--time=0"].map(Into::into));
-        command.push(self.endpoint().into());
-        let command: Vec<&OsStr> = command.iter().map(AsRef::as_ref).collect();
+        let (options, endpoint) = (self.options(), self.endpoint());
+        let command: Vec<&OsStr> = std::iter::once("podman".as_ref())
+            .chain(options.iter().map(AsRef::as_ref))
+            .chain(["system", "service", "--time=0", &endpoint].map(AsRef::as_ref))
+            .collect();
         self.daemon = Some(Kept::start(&self.dir, None, &command)?);
         ready(&self.dir, || run(self.cli().arg("version")))
     }
