@@ -10,7 +10,7 @@ use std::{
 
 use mayfly_history::{
     Feed, Nanos, Sink,
-    container::Report,
+    container::{Report, Snapshot},
     mount::MountCall,
     now,
     oom::OomEvent,
@@ -124,10 +124,7 @@ pub fn follow(config: &EbpfConfig, feed: Feed, sinks: KernelSinks) -> io::Result
         page_size: u64::try_from(page_size()).unwrap_or(4096),
         asks: probes.plain_because().map(|_| Proc::new()),
     };
-    let taken_ns = now();
-    interpreter.cgroups.learn_existing(|hierarchy, id, path, named| interpreter.lives.found(hierarchy, id, path, named));
-    interpreter.programs.learn_existing();
-    let snapshot = interpreter.lives.list(taken_ns, sinks.blind_since, cgroups::folders());
+    let snapshot = survey(&mut interpreter, sinks.blind_since);
     sinks.containers.push(&feed, Report::Snapshot(Box::new(snapshot)));
     let fill_level = u64::from(config.ring_bytes()) / 4;
     let reader = Reader { probes, statuses, interpreter, feed, sinks, fill_level, books: Books::default() };
@@ -137,6 +134,15 @@ pub fn follow(config: &EbpfConfig, feed: Feed, sinks: KernelSinks) -> io::Result
         Ok(move || reader.run(&waker))
     })
     .map(Some)
+}
+
+/// Learns what exists, and lists the containers among it.
+fn survey(interpreter: &mut Interpreter, blind_since: Option<Nanos>) -> Snapshot {
+    let taken_ns = now();
+    let Interpreter { cgroups, lives, programs, .. } = interpreter;
+    cgroups.learn_existing(|hierarchy, id, path, named| lives.found(hierarchy, id, path, named));
+    programs.learn_existing();
+    lives.list(taken_ns, blind_since, cgroups::folders())
 }
 
 /// Starts a thread that ends when its follower is stopped. `prepare` gets what tells it to.
@@ -333,10 +339,15 @@ impl Reader {
         if let Some(fresh) = lost.checked_sub(self.books.lost).filter(|&n| n > 0) {
             self.feed.count_lost_in_kernel(fresh);
             self.feed.blind("ring_full", self.books.at_ns, Some(at_ns), 0, format!("{fresh} records found no room in the ring"));
+            self.feed.miss(at_ns);
         }
         self.books.lost = lost;
         self.books.at_ns = at_ns;
         self.account_for_shed();
+        if let Some(since) = self.feed.take_resync() {
+            let snapshot = survey(&mut self.interpreter, Some(since));
+            self.sinks.containers.push(&self.feed, Report::Snapshot(Box::new(snapshot)));
+        }
     }
 
     fn account_for_shed(&mut self) {

@@ -167,10 +167,20 @@ impl Lives {
         });
     }
 
-    /// All containers that have a process now, for whoever did not follow before; learns their first processes.
+    /// All containers, of those that run the ones that have a process now, for whoever did not follow before; learns their first processes.
     pub(crate) fn list(&mut self, taken_ns: Nanos, blind_since: Option<Nanos>, folders: impl Fn(&str) -> Option<String>) -> Snapshot {
         let mut containers = Vec::new();
         for (key, life) in &mut self.lives {
+            let seen = match life.stage {
+                Stage::Made => Some(State::Created),
+                Stage::Ended => Some(State::Exited),
+                Stage::Running(_) => None,
+            };
+            if let Some(state) = seen {
+                let details = Details { runtime: life.runtime, run: life.run.clone(), ..Details::default() };
+                containers.push((key.clone(), state, details));
+                continue;
+            }
             let processes = folders(&life.path).and_then(|folder| fs::read_to_string(format!("{folder}/cgroup.procs")).ok());
             let Some(first) = processes.as_deref().and_then(|pids| pids.lines().filter_map(|pid| pid.parse::<i64>().ok()).min()) else {
                 continue;

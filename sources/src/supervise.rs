@@ -233,10 +233,18 @@ async fn tend(open: fn(Site) -> Box<dyn Follow>, site: Site, hint: String, mut p
         }
         let began = Instant::now();
         let run = stop.child_token();
+        let mut is_stale = false;
         let outcome = {
             let mut following = AssertUnwindSafe(source.follow_on(run.clone())).catch_unwind();
             tokio::select! {
                 outcome = &mut following => Some(outcome),
+                // One of the host begins by telling all that there is; those of an endpoint ask it for that.
+                _ = site.feed.resync_wanted(), if site.endpoint.is_empty() => {
+                    tracing::info!(source = site.name(), "what it told was lost on its way; it begins anew");
+                    is_stale = true;
+                    run.cancel();
+                    tokio::time::timeout(STOP_WITHIN, following).await.ok().filter(|outcome| !matches!(outcome, Ok(Ok(()))))
+                }
                 () = replaced(socket.as_deref(), at, present.clone()) => {
                     tracing::info!(endpoint = &*site.endpoint, "its socket was replaced");
                     run.cancel();
@@ -244,6 +252,9 @@ async fn tend(open: fn(Site) -> Box<dyn Follow>, site: Site, hint: String, mut p
                 }
             }
         };
+        if is_stale {
+            source = open(site.clone());
+        }
         if began.elapsed() >= HEALTHY_AFTER {
             backoff = Backoff::default();
         }

@@ -147,6 +147,27 @@ async fn a_socket_is_awaited_and_followed_anew_when_it_is_another() {
     assert_eq!(feed.status().restarts, 0);
 }
 
+#[tokio::test]
+async fn a_source_of_the_host_begins_anew_when_what_it_told_was_lost() {
+    static OPENED: AtomicUsize = AtomicUsize::new(0);
+    let site = site("");
+    let (feed, stop) = (site.feed.clone(), CancellationToken::new());
+    let (_send, present) = watch::channel(Present::new());
+    let open = |site: Site| -> Box<dyn Follow> {
+        OPENED.fetch_add(1, Ordering::SeqCst);
+        Box::new(Calm(site.feed))
+    };
+    let tending = tend(open, site, String::new(), present, stop.clone());
+    let work = async {
+        until(|| feed.status().state == "running").await;
+        feed.want_resync(7);
+        until(|| OPENED.load(Ordering::SeqCst) == 2).await;
+        stop.cancel();
+    };
+    tokio::join!(tending, work);
+    assert_eq!(feed.status().restarts, 0);
+}
+
 /// Panics once, then works.
 struct Startled(Feed);
 

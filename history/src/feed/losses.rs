@@ -26,7 +26,7 @@ pub(super) struct Losses {
 
 impl Feed {
     /// Something was lost after the source had told it, so that what is known of its containers may be wrong.
-    pub(crate) fn miss(&self, now_ns: Nanos) {
+    pub fn miss(&self, now_ns: Nanos) {
         let mut losses = self.losses();
         let first = losses.missed.map_or(now_ns, |(first, _)| first);
         losses.missed = Some((first, now_ns));
@@ -60,16 +60,20 @@ impl Feed {
     /// its own. For one task at a time; nothing is lost if the wait is given up.
     pub async fn resync_wanted(&self) -> Nanos {
         poll_fn(|context| {
-            let mut losses = self.losses();
-            match losses.wanted.take() {
-                Some(since) => Poll::Ready(since),
-                None => {
-                    losses.waker = Some(context.waker().clone());
-                    Poll::Pending
-                }
+            if let Some(since) = self.take_resync() {
+                return Poll::Ready(since);
             }
+            let mut losses = self.losses();
+            losses.waker = Some(context.waker().clone());
+            // It may have come in between.
+            losses.wanted.take().map_or(Poll::Pending, Poll::Ready)
         })
         .await
+    }
+
+    /// The same, for a source that looks now and then.
+    pub fn take_resync(&self) -> Option<Nanos> {
+        self.losses().wanted.take()
     }
 }
 

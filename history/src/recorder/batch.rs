@@ -74,6 +74,8 @@ pub(super) struct Batch {
     dirty: BTreeSet<ContainerKey>,
     former: Vec<Subject>,
     forgotten: Vec<ContainerKey>,
+    /// When containers ended of which nothing else is known any more.
+    endings: BTreeMap<ContainerKey, Nanos>,
     cursors: BTreeMap<String, Cursor>,
     pub(super) gaps: Vec<Gap>,
     pub(super) sources: Option<Vec<FeedStatus>>,
@@ -91,6 +93,7 @@ impl Batch {
             && self.dirty.is_empty()
             && self.former.is_empty()
             && self.forgotten.is_empty()
+            && self.endings.is_empty()
             && self.cursors.is_empty()
             && self.gaps.is_empty()
             && self.notes.is_empty()
@@ -164,9 +167,15 @@ impl Batch {
         self.dirty.extend(keys);
     }
 
-    /// Whether what is known of the container still has to be written.
-    pub(super) fn awaits(&self, key: &ContainerKey) -> bool {
-        self.dirty.contains(key)
+    /// Takes note that containers ended, whose evidence is forgotten. Returns of how many it was not written yet.
+    pub(super) fn end(&mut self, sealed: Vec<(ContainerKey, Nanos)>) -> usize {
+        let before = self.endings.len();
+        self.endings.extend(sealed.into_iter().filter(|(key, _)| self.dirty.contains(key)));
+        let unwritten = self.endings.len() - before;
+        while self.endings.len() > MOST_ROWS {
+            self.endings.pop_first();
+        }
+        unwritten
     }
 
     pub(super) fn add_former(&mut self, former: Vec<Subject>) {
@@ -259,6 +268,9 @@ impl Batch {
             }
         }
         let history = History { log: logs.history(logs::CONTAINER_HISTORY), columns: history.columns };
+        for (key, ended_ns) in &self.endings {
+            tx.end_intervals(history.log, &key.container_id, &scope(key), *ended_ns)?;
+        }
         for former in &self.former {
             history.write(&mut tx, former)?;
         }

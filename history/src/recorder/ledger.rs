@@ -415,16 +415,15 @@ impl Ledger {
     }
 
     /// While the store takes nothing, memory is bounded all the same: seals the oldest of those that ended, though how they ended
-    /// may not be written. Returns them.
-    pub(super) fn seal_oldest(&mut self, now: Moment) -> Vec<ContainerKey> {
+    /// may not be written. Returns them, and when they ended.
+    pub(super) fn seal_oldest(&mut self, now: Moment) -> Vec<(ContainerKey, Nanos)> {
         let excess = self.ending.len().saturating_sub(MOST_ENDING);
         let oldest: Vec<_> = self.ending.drain(..excess).collect();
-        let keys = oldest.iter().map(|(_, key)| key.clone()).collect();
-        self.seal(oldest, now);
-        keys
+        self.seal(oldest, now)
     }
 
-    fn seal(&mut self, due: Vec<(Instant, ContainerKey)>, now: Moment) {
+    fn seal(&mut self, due: Vec<(Instant, ContainerKey)>, now: Moment) -> Vec<(ContainerKey, Nanos)> {
+        let mut ended = Vec::new();
         for (_, key) in due {
             self.close_window(&key, now, true);
             let Some(entry) = self.entries.get_mut(&key) else { continue };
@@ -443,6 +442,7 @@ impl Ledger {
                 self.kernel_only.remove(&key.container_id);
             }
             self.output.dirty.insert(key.clone());
+            ended.push((key.clone(), past));
             self.sealed.push_back(key);
         }
         while self.sealed.len() > MOST_SEALED
@@ -450,6 +450,7 @@ impl Ledger {
         {
             self.remove(&key);
         }
+        ended
     }
 
     /// Forgets what is in the store, because the store was lost; returns all keys.

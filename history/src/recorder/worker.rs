@@ -412,8 +412,17 @@ impl Worker {
                 sealed => format!("{lost} events and the ends of {sealed} containers lost: {}", failing.error),
             };
             self.gaps.put(own_gap("store_failed", failing.since_ns, now(), detail));
+            // What holds may be among it; sources would only repeat what is known to hold.
+            let moment = Moment { at: Instant::now(), wall_ns: now() };
+            self.at_desk(moment, |lane, desk| lane.write_anew(desk));
+            self.resync(failing.since_ns);
             self.shared.bell.ring();
         }
+    }
+
+    /// Asks all sources to tell what exists: what they told since then is not in the store.
+    fn resync(&self, since_ns: Nanos) {
+        self.shared.feeds().iter().for_each(|feed| feed.want_resync(since_ns));
     }
 
     /// Puts a damaged store aside; what lives is written again into the new one.
@@ -435,6 +444,7 @@ impl Worker {
                 let text = format!("the store was damaged and set aside as {place}: {}", chain(error));
                 self.shared.feeds().iter().for_each(|feed| feed.complain(text.clone()));
                 self.gaps.put(own_gap("store_failed", self.status_ns, now(), text));
+                self.resync(self.status_ns);
                 self.writer = Some((writer, logs));
                 self.replaced_at = Some(Instant::now());
                 self.write_anew();
@@ -475,8 +485,7 @@ impl Worker {
             if self.batch.is_empty() {
                 self.ledger.sweep(moment);
             } else if let Some(failing) = &mut self.failing {
-                let sealed = self.ledger.seal_oldest(moment);
-                failing.sealed += sealed.iter().filter(|key| self.batch.awaits(key)).count();
+                failing.sealed += self.batch.end(self.ledger.seal_oldest(moment));
             }
         }
         if moment.at >= self.heartbeat_at {

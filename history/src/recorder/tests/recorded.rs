@@ -83,7 +83,7 @@ pub(in crate::recorder) fn rows<E>(dir: &Path, table: &EventTable<E>) -> Vec<Vec
 }
 
 /// State, open or not, reason and exit code of a container's intervals.
-pub(super) fn intervals(dir: &Path, id: &str) -> Vec<(String, bool, String, String)> {
+pub(in crate::recorder) fn intervals(dir: &Path, id: &str) -> Vec<(String, bool, String, String)> {
     let mut rows = Vec::new();
     let scan = IntervalScan { keys: vec![id.to_owned()], ..IntervalScan::default() };
     let mut visit = |row: &crate::store::IntervalRow<'_>| {

@@ -9,7 +9,7 @@ use crate::{
     container::{Action, Witness},
     recorder::tests::{
         docker, event,
-        recorded::{EVENTS, declarations, rows},
+        recorded::{EVENTS, declarations, intervals, rows},
         trouble::{damage, gaps},
     },
     sink::Received,
@@ -148,4 +148,42 @@ fn what_ended_is_bounded_while_the_store_fails_and_the_loss_is_counted() {
     worker.commit();
     let gap = gaps(dir.path(), "store_failed").remove(0);
     assert!(gap.detail.starts_with("0 events and the ends of 2488 containers lost: "), "{}", gap.detail);
+}
+
+#[test]
+fn once_the_store_takes_events_again_nothing_that_ended_goes_on_in_it_and_sources_are_asked_for_what_exists() {
+    let dir = TempDir::new().unwrap();
+    let mut worker = worker(dir.path());
+    let feed = Feed::new("docker", "");
+    worker.shared.feeds.lock().unwrap().push(feed.clone());
+    let take = |worker: &mut Worker, n: usize, actions: &[Action]| {
+        for action in actions {
+            let item = Report::Event(Box::new(event(&docker(&format!("d{n}")), Witness::Docker, *action, now())));
+            worker.ledger.take(Received { item, feed: feed.clone(), cursor: None }, moment());
+        }
+        worker.ledger.settle(moment());
+    };
+    take(&mut worker, 0, &[Action::Create, Action::Start]);
+    worker.collect(moment());
+    worker.commit();
+    assert_eq!(intervals(dir.path(), "d0").last().unwrap().1, true, "it runs");
+
+    let (place, writer) = (std::mem::replace(&mut worker.dir, dir.path().join("file")), worker.writer.take());
+    drop(writer);
+    fs::write(&worker.dir, "").unwrap();
+    take(&mut worker, 0, &[Action::Die, Action::Destroy]);
+    for n in 1..1500 {
+        take(&mut worker, n, &[Action::Create, Action::Destroy]);
+    }
+    worker.collect(moment());
+    worker.commit();
+    worker.beat(moment());
+    assert!(worker.ledger.subject(&docker("d0")).unwrap().sealed_ns.is_some(), "its evidence is forgotten");
+
+    worker.dir = place;
+    worker.commit();
+    let last = intervals(dir.path(), "d0").pop().unwrap();
+    assert_eq!((&*last.0, last.1, &*last.2), ("running", false, "unknown"));
+    let mut asked = std::pin::pin!(feed.resync_wanted());
+    assert!(asked.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready());
 }
