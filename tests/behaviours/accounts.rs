@@ -45,6 +45,9 @@ fn an_id_has_the_name_of_its_time_also_after_a_restart() -> Result<()> {
     write(&etc, "passwd", "root:x:0:0::/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/bash\nbob:x:1001:1001:::\n")?;
     write(&etc, "group", "sudo:x:27:ann\n")?;
     mayfly.wait_for_count(events, 5)?;
+    // Events and what holds since are written by different transactions at times.
+    mayfly.wait_for_count("SELECT count(*) AS n FROM users_history WHERE shell = '/bin/bash'", 1)?;
+    mayfly.wait_for_count("SELECT count(*) AS n FROM groups_history WHERE evidence = 'accounts'", 1)?;
 
     let mut verdict = Verdict::default();
     let mut check = |what: &str, found: Vec<String>, expected: &[&str]| {
