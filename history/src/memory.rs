@@ -23,8 +23,37 @@ pub(crate) fn keep_little() {
     }
 }
 
-/// Gives back the pages between what is in use. Takes milliseconds.
-pub(crate) fn give_back() {
+/// Gives memory back once more of it is resident than was after the last time.
+#[derive(Debug, Default)]
+pub(crate) struct Frugality {
+    /// Bytes that were resident then.
+    resident: usize,
+}
+
+/// Growth that is worth the work.
+const WORTH: usize = 1 << 20;
+
+impl Frugality {
+    /// Whether there may be something to give back: what is in use, or was freed and kept, has grown.
+    pub(crate) fn is_due(&self) -> bool {
+        resident() > self.resident + WORTH
+    }
+
+    /// Gives back the pages between what is in use. Takes milliseconds.
+    pub(crate) fn give_back(&mut self) {
+        trim();
+        self.resident = resident();
+    }
+}
+
+/// Bytes of this process that are in memory; 0 where nobody says.
+fn resident() -> usize {
+    let told = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: usize = told.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();
+    pages * rustix::param::page_size()
+}
+
+fn trim() {
     #[cfg(target_env = "gnu")]
     #[expect(unsafe_code, reason = "a call of glibc that the standard library does not have")]
     {
@@ -33,5 +62,21 @@ pub(crate) fn give_back() {
         }
         // SAFETY: it takes a number, touches only memory that is free, and takes the allocator's locks itself.
         unsafe { malloc_trim(0) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_due_once_after_memory_grew() {
+        let mut frugality = Frugality::default();
+        assert!(frugality.is_due(), "what the start needed");
+        frugality.give_back();
+        let grown = vec![1u8; 64 << 20];
+        assert!(frugality.is_due());
+        frugality.give_back();
+        assert!(!frugality.is_due() && grown.iter().all(|byte| *byte == 1), "it is in use, and stays");
     }
 }

@@ -8,6 +8,7 @@ use std::{
 
 use foldhash::HashMap;
 
+use super::namesakes::Namesakes;
 use crate::container::{ContainerKey, Run};
 
 /// Most containers that are indexed; of more, the newest.
@@ -21,7 +22,7 @@ pub struct Directory(Arc<RwLock<Index>>);
 struct Index {
     by_cgroup: HashMap<i64, ContainerKey>,
     by_net_namespace: HashMap<String, ContainerKey>,
-    by_id: HashMap<Arc<str>, BTreeSet<ContainerKey>>,
+    by_id: Namesakes,
     names: HashMap<ContainerKey, Names>,
     images: HashMap<ContainerKey, Arc<str>>,
     /// Oldest first; may still hold what was removed.
@@ -70,7 +71,7 @@ impl Directory {
 
     /// The containers of that id: one, unless two endpoints use the same.
     pub fn by_id(&self, container_id: &str) -> Vec<ContainerKey> {
-        self.read(|index| index.by_id.get(container_id).map(|keys| keys.iter().cloned().collect()).unwrap_or_default())
+        self.read(|index| index.by_id.of(container_id).to_vec())
     }
 
     /// The containers that run, each with the pid of its first process, where that is known.
@@ -112,7 +113,7 @@ impl Directory {
     /// Keeps no room for what a storm brought.
     pub(super) fn shrink(&self) {
         let mut index = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        index.by_id.shrink_to_fit();
+        index.by_id.shrink();
         index.names.shrink_to_fit();
         index.order.shrink_to_fit();
     }
@@ -137,8 +138,7 @@ impl Directory {
     /// The image of the container of that id, as it was asked for; `None`: not known, or several containers have the id.
     pub fn image(&self, container_id: &str) -> Option<Arc<str>> {
         self.read(|index| {
-            let mut keys = index.by_id.get(container_id)?.iter();
-            let only = keys.next().filter(|_| keys.next().is_none())?;
+            let only = index.by_id.only(container_id)?;
             index.images.get(only).cloned()
         })
     }
@@ -172,7 +172,7 @@ impl Index {
         if let Some(net) = &run.net_namespace {
             self.by_net_namespace.insert(net.clone(), key.clone());
         }
-        self.by_id.entry(key.container_id.clone()).or_default().insert(key.clone());
+        self.by_id.insert(key);
         let runs = names.pid;
         self.names.insert(key.clone(), names);
         runs != ran
@@ -195,12 +195,7 @@ impl Index {
         if let Some(net) = net_namespace.filter(|n| self.by_net_namespace.get(n) == Some(key)) {
             self.by_net_namespace.remove(&net);
         }
-        if let Some(keys) = self.by_id.get_mut(&key.container_id) {
-            keys.remove(key);
-            if keys.is_empty() {
-                self.by_id.remove(&key.container_id);
-            }
-        }
+        self.by_id.remove(key);
         pid.is_some()
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     course::Course,
-    subject::{Mark, is_exec},
+    subject::{Mark, is_dockers_means, is_exec},
 };
 use crate::{
     container::{Action, ContainerEvent, Details, Run, Witness},
@@ -76,7 +76,7 @@ impl Held {
             return false;
         }
         // So is Docker.
-        if self.event.source == Witness::Containerd && *self.event.key.runtime_namespace == *"moby" {
+        if is_dockers_means(&self.event.key, self.event.source) {
             return false;
         }
         self.event.settled || is_complete(self.event.action, &course.details_at(&self.mark))

@@ -60,7 +60,7 @@ impl Ledger {
         let lives = |key: &&ContainerKey| {
             self.subject(key).is_some_and(|s| !begins || s.destroyed_ns().is_none_or(|destroyed| destroyed >= time_ns))
         };
-        let mut reported = self.by_id.get(&told.container_id).into_iter().flatten().filter(|key| is_same(told, key)).filter(lives);
+        let mut reported = self.by_id.of(&told.container_id).iter().filter(|key| is_same(told, key)).filter(lives);
         match (reported.next(), reported.next()) {
             (None, _) => Some(told.clone()),
             (Some(_), None) if !begins && self.kernel_only.contains_key(&told.container_id) => Some(told.clone()),

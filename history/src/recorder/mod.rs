@@ -14,6 +14,7 @@ mod leases;
 mod ledger;
 mod lock;
 mod logs;
+mod namesakes;
 mod ports;
 mod recover;
 mod runs;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use foldhash::HashSet;
 
 use super::{
-    ledger::{Ledger, Moment, is_dockers_means},
-    subject::{Mark, TOLERANCE, Via},
+    ledger::{Ledger, Moment},
+    subject::{Mark, TOLERANCE, Via, is_dockers_means},
 };
 use crate::{
     container::{Action, ContainerEvent, ContainerKey, Details, Run, Snapshot, State, Witness},

@@ -82,6 +82,24 @@ pub(super) struct HintKey {
     pub(super) at: Option<Nanos>,
 }
 
+/// How a container ended, as far as its evidence tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// It was removed then.
+    Removed(Nanos),
+    /// It was not in a list any more.
+    Gone(Nanos),
+    /// Nobody told of an event of it.
+    Hearsay,
+    /// Its run is over, and whoever told of it cannot know of its removal: that is all that anybody will ever say.
+    Left,
+}
+
+/// Docker makes a new containerd container for each start: what containerd says there of a creation or a removal is not the container's.
+pub(super) fn is_dockers_means(key: &ContainerKey, witness: Witness) -> bool {
+    witness == Witness::Containerd && *key.runtime_namespace == *"moby"
+}
+
 /// All evidence of one container, from its creation to its removal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -186,9 +204,8 @@ impl Subject {
         self.bound();
     }
 
-    /// Docker makes a new containerd container for each start: neither its creation nor its removal is the container's.
     fn is_dockers_means(&self, witness: Witness) -> bool {
-        witness == Witness::Containerd && *self.key.runtime_namespace == *"moby"
+        is_dockers_means(&self.key, witness)
     }
 
     /// Whether only witnesses told of it who cannot know that it was removed: of Docker's containers, which outlive their runs,
@@ -217,9 +234,15 @@ impl Subject {
         self.bound();
     }
 
-    /// The same, and it has ended: that is all that anybody will ever say of it.
-    pub(super) fn is_left(&self) -> bool {
-        self.is_half_seen() && self.course().state() == State::Exited
+    /// How it ended; `None` while it may go on.
+    pub(super) fn ending(&self) -> Option<Ending> {
+        match (self.destroyed_ns(), self.gone_ns) {
+            (Some(past), _) => Some(Ending::Removed(past)),
+            (None, Some(past)) => Some(Ending::Gone(past)),
+            (None, None) if self.is_hearsay() => Some(Ending::Hearsay),
+            (None, None) if self.is_half_seen() && self.course().state() == State::Exited => Some(Ending::Left),
+            (None, None) => None,
+        }
     }
 
     /// Whether it goes on, as far as is known.
@@ -228,7 +251,7 @@ impl Subject {
     }
 
     /// Whether nobody told of an event of it, nor listed it: some details came, of a container that may be long gone.
-    pub(super) fn is_hearsay(&self) -> bool {
+    fn is_hearsay(&self) -> bool {
         self.existing_ns.is_none() && self.floor_ns.is_none() && self.sightings.iter().all(|s| s.mark.via == Via::Inspect)
     }
 

@@ -224,6 +224,16 @@ impl Writer {
         super::maintain::step(self)
     }
 
+    /// Keeps no room for what a storm brought: neither pages of the file nor buffers.
+    pub(crate) fn shrink(&mut self) {
+        if let Err(error) = self.conn.execute_batch("PRAGMA shrink_memory") {
+            tracing::debug!(%error, "the database keeps its memory");
+        }
+        for tail in self.logs.iter_mut().filter(|tail| tail.pending.rows == 0) {
+            tail.pending = Chunk::default();
+        }
+    }
+
     /// Runs `work` on the database and says what was attempted if it fails.
     pub(super) fn run<T>(
         &mut self,

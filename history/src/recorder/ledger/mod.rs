@@ -1,21 +1,26 @@
 //! All containers that are known: takes reports, gives each event its identity, releases rows. Knows no store and no
 //! clock of its own, so that every course of events can be tested.
 
+mod endings;
+mod release;
+
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
+    collections::{BTreeSet, BinaryHeap, VecDeque},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use foldhash::{HashMap, HashSet};
 
+use self::endings::MOST_LIVING;
 use super::{
     clean,
     hold::{self, Held, Told},
     kernel,
+    namesakes::Namesakes,
     storm::Bucket,
-    subject::{Mark, Subject, TOLERANCE, Via},
+    subject::{Mark, Subject, TOLERANCE, Via, is_dockers_means},
 };
 use crate::{
     container::{Action, ContainerEvent, ContainerKey, Report, Witness},
@@ -23,18 +28,6 @@ use crate::{
     sink::Received,
     time::Nanos,
 };
-
-/// How long evidence of a container that was removed is kept, for witnesses that are late.
-const LINGER: Duration = Duration::from_secs(60);
-/// The same for one that only vanished: it may be found again.
-const LINGER_GONE: Duration = Duration::from_secs(600);
-/// Removed containers that are remembered, so that no replay (Docker's holds 256 events) takes them for new.
-const MOST_SEALED: usize = 2048;
-/// Containers of one endpoint that are followed at once; of more, those that were first seen long ago are given up: whoever has a
-/// runtime of their own could invent any number.
-const MOST_LIVING: usize = 16_384;
-/// Ended containers whose evidence is kept; of more, the oldest are sealed before their time.
-const MOST_ENDING: usize = 512;
 
 /// One moment, on both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +75,7 @@ pub(super) struct Ledger {
     ending: VecDeque<(Instant, ContainerKey)>,
     sealed: VecDeque<ContainerKey>,
     /// The containers of an id that runtimes report.
-    pub(super) by_id: HashMap<Arc<str>, BTreeSet<ContainerKey>>,
+    pub(super) by_id: Namesakes,
     /// Of each id, the container that only the kernel knows.
     pub(super) kernel_only: HashMap<Arc<str>, ContainerKey>,
     pub(super) output: Output,
@@ -101,7 +94,7 @@ impl Ledger {
 
     fn add(&mut self, key: ContainerKey, subject: Subject) {
         if !key.endpoint.is_empty() {
-            self.by_id.entry(key.container_id.clone()).or_default().insert(key.clone());
+            self.by_id.insert(&key);
         } else if subject.sealed_ns.is_none() {
             self.kernel_only.insert(key.container_id.clone(), key.clone());
         }
@@ -116,11 +109,8 @@ impl Ledger {
         let entry = self.entries.remove(key)?;
         if key.endpoint.is_empty() {
             self.kernel_only.remove(&key.container_id);
-        } else if let Some(keys) = self.by_id.get_mut(&key.container_id) {
-            keys.remove(key);
-            if keys.is_empty() {
-                self.by_id.remove(&key.container_id);
-            }
+        } else {
+            self.by_id.remove(key);
         }
         self.touched.remove(key);
         self.output.dirty.remove(key);
@@ -261,24 +251,16 @@ impl Ledger {
         self.entries.get_mut(key).expect("it was inserted if it was not there")
     }
 
-    /// Gives up the containers that an endpoint has too many of, as if they had vanished; whether there were any.
-    fn bound_living(&mut self, endpoint: &Arc<str>, now: Moment) -> bool {
-        let Some(living) = self.living.get_mut(endpoint).filter(|living| living.len() > MOST_LIVING) else { return false };
-        living.retain(|key| self.entries.get(key).is_some_and(|e| e.subject.is_alive()));
-        let excess = living.len().saturating_sub(MOST_LIVING - MOST_LIVING / 16);
-        let given_up: Vec<_> = living.drain(..if living.len() > MOST_LIVING { excess } else { 0 }).collect();
-        for key in &given_up {
-            if let Some(subject) = self.subject_mut(key) {
-                subject.gone_ns = Some(now.wall_ns);
-            }
-            self.touch(key);
-        }
-        !given_up.is_empty()
-    }
-
     /// Keeps no room for what a storm brought.
     pub(super) fn shrink(&mut self) {
         self.entries.shrink_to_fit();
+        self.by_id.shrink();
+        for living in self.living.values_mut() {
+            // Each key of the dead would hold a page that is otherwise free.
+            living.retain(|key| self.entries.get(key).is_some_and(|e| e.subject.is_alive()));
+            living.shrink_to_fit();
+        }
+        self.sealed.shrink_to_fit();
         self.touched.shrink_to_fit();
         self.alarms.shrink_to_fit();
         self.ending.shrink_to_fit();
@@ -291,166 +273,6 @@ impl Ledger {
     /// When [`Ledger::settle`] has something to do without a new report.
     pub(super) fn next_alarm(&self) -> Option<Instant> {
         self.alarms.peek().map(|Reverse((at, _))| *at)
-    }
-
-    /// Releases the rows that need not wait (longer).
-    pub(super) fn settle(&mut self, now: Moment) {
-        while let Some(Reverse((at, _))) = self.alarms.peek()
-            && *at <= now.at
-        {
-            // Most of what was due was released before.
-            let is_waiting = |e: &Entry| !e.held.is_empty() || e.bucket.is_some_and(|b| b.window_ends().is_some());
-            if let Some(Reverse((_, key))) = self.alarms.pop()
-                && self.entries.get(&key).is_some_and(is_waiting)
-            {
-                self.touched.insert(key);
-            }
-        }
-        for key in std::mem::take(&mut self.touched) {
-            self.find_split(&key, now);
-            self.release(&key, now, false);
-            self.close_window(&key, now, false);
-            self.watch_ending(&key, now);
-            self.output.dirty.insert(key);
-        }
-    }
-
-    /// Releases everything: the recorder stops.
-    pub(super) fn flush(&mut self, now: Moment) {
-        let keys: Vec<_> = self.entries.iter().filter(|(_, e)| !e.held.is_empty() || e.bucket.is_some()).map(|(k, _)| k.clone()).collect();
-        for key in keys {
-            self.release(&key, now, true);
-            self.close_window(&key, now, true);
-            self.output.dirty.insert(key);
-        }
-    }
-
-    fn release(&mut self, key: &ContainerKey, now: Moment, all: bool) {
-        let Some(entry) = self.entries.get_mut(key).filter(|e| !e.held.is_empty()) else { return };
-        let mut held = std::mem::take(&mut entry.held);
-        let course = entry.subject.course();
-        held.sort_by_cached_key(|h| h.order(&course));
-        let overdue = if all { held.len() } else { held.iter().rposition(|h| h.due <= now.at).map_or(0, |i| i + 1) };
-        let ready = held[overdue..].iter().take_while(|h| h.is_ready(&course)).count();
-        entry.held = held.split_off(overdue + ready);
-        let mut rows = Vec::new();
-        for held in held {
-            // What was created before our eyes was not merely found; and one event may have been told while it waited.
-            let superseded = match held.event.action {
-                Action::Existing => course.turning_points().any(|(a, group)| a == Action::Create && group.iter().any(|s| s.told)),
-                _ => {
-                    course.kin(&held.mark).iter().any(|s| s.told)
-                        || rows.iter().any(|(m, _)| course.kin(&held.mark).iter().any(|s| s.mark == *m))
-                }
-            };
-            if superseded {
-                let time_ns = held.event.time_ns;
-                self.output.known.extend(held.feeds.into_iter().map(|feed| (feed, time_ns)));
-            } else {
-                rows.push((held.mark.clone(), held.complete(&course)));
-            }
-        }
-        for (mark, told) in rows {
-            entry.subject.tell(&mark);
-            self.output.told.push(told);
-        }
-        self.output.dirty.insert(key.clone());
-    }
-
-    /// Tells how many events of a container were shed, once a window.
-    fn close_window(&mut self, key: &ContainerKey, now: Moment, all: bool) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
-        let Some(bucket) = entry.bucket.as_mut().filter(|b| b.window_ends().is_some_and(|ends| all || ends <= now.at)) else { return };
-        let Some(shed) = bucket.close() else { return };
-        let mark = Mark { time_ns: now.wall_ns, action: Action::Throttled, witness: Witness::Reconcile, via: Via::Stream, exec_id: None };
-        let mut details = entry.subject.course().details_at(&mark);
-        details.run.exit_code = None;
-        let source = entry.subject.facts.keys().next().copied().unwrap_or_default();
-        let event = ContainerEvent {
-            time_ns: now.wall_ns,
-            action: Action::Throttled,
-            source,
-            recovered: false,
-            key: key.clone(),
-            exec_id: None,
-            lifetime_ms: None,
-            details,
-            attributes: BTreeMap::from([("shed".to_owned(), shed.to_string())]),
-            settled: true,
-        };
-        self.output.told.push(Told { event: Box::new(event), feeds: Vec::new() });
-    }
-
-    fn watch_ending(&mut self, key: &ContainerKey, now: Moment) {
-        let Some(entry) = self.entries.get_mut(key).filter(|e| !e.ending && e.subject.sealed_ns.is_none()) else { return };
-        let linger = match (entry.subject.destroyed_ns(), entry.subject.gone_ns) {
-            (Some(_), _) => LINGER,
-            (None, Some(_)) => LINGER_GONE,
-            (None, None) if entry.subject.is_hearsay() => LINGER,
-            (None, None) if entry.subject.is_left() => LINGER_GONE,
-            (None, None) => return,
-        };
-        entry.ending = true;
-        self.ending.push_back((now.at + linger, key.clone()));
-    }
-
-    /// Whether a sweep cannot wait.
-    pub(super) fn is_crowded(&self) -> bool {
-        self.ending.len() > 2 * MOST_ENDING
-    }
-
-    /// Forgets the evidence of containers that ended a while ago. Called now and then.
-    pub(super) fn sweep(&mut self, now: Moment) {
-        let excess = self.ending.len().saturating_sub(MOST_ENDING);
-        let mut due: Vec<_> = self.ending.drain(..excess).collect();
-        let (overdue, later): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.ending).into_iter().partition(|(at, _)| *at <= now.at);
-        self.ending = later;
-        due.extend(overdue);
-        self.seal(due, now);
-        for entry in self.entries.values_mut() {
-            if entry.bucket.is_some_and(|b| b.window_ends().is_none()) && entry.held.is_empty() {
-                entry.bucket = entry.bucket.filter(|b| !b.is_full(now.at));
-            }
-        }
-    }
-
-    /// While the store takes nothing, memory is bounded all the same: seals the oldest of those that ended, though how they ended
-    /// may not be written. Returns them, and when they ended.
-    pub(super) fn seal_oldest(&mut self, now: Moment) -> Vec<(ContainerKey, Nanos)> {
-        let excess = self.ending.len().saturating_sub(MOST_ENDING);
-        let oldest: Vec<_> = self.ending.drain(..excess).collect();
-        self.seal(oldest, now)
-    }
-
-    fn seal(&mut self, due: Vec<(Instant, ContainerKey)>, now: Moment) -> Vec<(ContainerKey, Nanos)> {
-        let mut ended = Vec::new();
-        for (_, key) in due {
-            self.close_window(&key, now, true);
-            let Some(entry) = self.entries.get_mut(&key) else { continue };
-            entry.ending = false;
-            let subject = &mut entry.subject;
-            if subject.destroyed_ns().is_none() && subject.gone_ns.is_none() && (subject.is_hearsay() || subject.is_left()) {
-                subject.gone_ns = Some(now.wall_ns);
-                self.touch(&key);
-                continue;
-            }
-            let Some(past) = entry.subject.destroyed_ns().or(entry.subject.gone_ns).filter(|_| entry.held.is_empty()) else { continue };
-            // Whoever sweeps has committed before, so that its last intervals are in the store.
-            entry.subject.seal(past);
-            entry.bucket = None;
-            if key.endpoint.is_empty() {
-                self.kernel_only.remove(&key.container_id);
-            }
-            self.output.dirty.insert(key.clone());
-            ended.push((key.clone(), past));
-            self.sealed.push_back(key);
-        }
-        while self.sealed.len() > MOST_SEALED
-            && let Some(key) = self.sealed.pop_front()
-        {
-            self.remove(&key);
-        }
-        ended
     }
 
     /// Forgets what is in the store, because the store was lost; returns all keys.
@@ -510,9 +332,4 @@ impl Entry {
         }
         self.held.iter().position(|h| h.mark == *mark || kin.iter().any(|s| s.mark == h.mark)).map_or(Found::New, Found::Held)
     }
-}
-
-/// See [`Subject`]: what containerd says of the containers that Docker makes in it for each start.
-pub(super) fn is_dockers_means(key: &ContainerKey, witness: Witness) -> bool {
-    witness == Witness::Containerd && *key.runtime_namespace == *"moby"
 }
