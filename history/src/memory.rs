@@ -5,20 +5,23 @@
 #[cfg(target_env = "gnu")]
 const LARGE: std::ffi::c_int = 1 << 20;
 
-/// Lets the allocator keep no large pieces. To be called once, before there are any: glibc would raise its bounds with each that is freed.
+/// Lets the allocator keep no large pieces, and threads share one heap: what one of them makes, another keeps a little of, so that a heap for
+/// each holds on to all of its pages. To be called once, before there is much: glibc would raise its bounds with each large piece that is freed.
 pub(crate) fn keep_little() {
     #[cfg(target_env = "gnu")]
     #[expect(unsafe_code, reason = "a call of glibc that the standard library does not have")]
     {
         const M_TRIM_THRESHOLD: std::ffi::c_int = -1;
         const M_MMAP_THRESHOLD: std::ffi::c_int = -3;
+        const M_ARENA_MAX: std::ffi::c_int = -8;
         unsafe extern "C" {
             fn mallopt(parameter: std::ffi::c_int, value: std::ffi::c_int) -> std::ffi::c_int;
         }
-        // SAFETY: both take numbers, and set bounds of the allocator under its own locks.
+        // SAFETY: all take numbers, and set bounds of the allocator under its own locks.
         unsafe {
             mallopt(M_TRIM_THRESHOLD, LARGE);
             mallopt(M_MMAP_THRESHOLD, LARGE / 2);
+            mallopt(M_ARENA_MAX, 1);
         }
     }
 }

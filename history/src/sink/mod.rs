@@ -45,7 +45,7 @@ pub trait Pushed: Send + 'static {
 }
 
 /// Bytes that a ring holds at most, beside the size of its items.
-const MOST_BYTES: usize = 12 << 20;
+const MOST_BYTES: usize = 8 << 20;
 
 /// What one key's share did not take.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ const LINGER_GONE: Duration = Duration::from_secs(600);
 const MOST_SEALED: usize = 2048;
 /// Containers of one endpoint that are followed at once; of more, those that were first seen long ago are given up: whoever has a
 /// runtime of their own could invent any number.
-pub(super) const MOST_LIVING: usize = 16_384;
+pub(super) const MOST_LIVING: usize = 8192;
 /// Ended containers whose evidence is kept; of more, the oldest are sealed before their time.
 const MOST_ENDING: usize = 512;
 

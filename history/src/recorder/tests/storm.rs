@@ -64,7 +64,7 @@ fn an_endpoint_that_invents_containers_without_end_is_followed_up_to_a_bound() {
         bench.live([event(&docker(&format!("c{n}")), Witness::Docker, Action::Create, T0)]);
     }
     bench.finish();
-    assert!(bench.ledger.alive("unix:///run/docker.sock", "moby").len() <= 16_384);
+    assert!(bench.ledger.alive("unix:///run/docker.sock", "moby").len() <= 8192);
     assert_eq!(bench.history(&mine), [(State::Created, T0, None, "")], "nobody else's is given up");
     assert_eq!(bench.history(&docker("c39999")), [(State::Created, T0, None, "")], "nor the newest");
     assert!(bench.feed.status().last_error.contains("no longer followed"));
