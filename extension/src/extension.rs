@@ -18,8 +18,10 @@ use mayfly_history::{
 use mayfly_tables::TABLES;
 
 use crate::{
+    asking::Asking,
     cli::ExtensionArgs,
     config::Loaded,
+    line::Line,
     recording::Recording,
     serve::{Extension, ServeOptions},
     signals,
@@ -31,6 +33,8 @@ pub enum ExtensionError {
     Signals(#[source] std::io::Error),
     #[error("cannot serve osquery")]
     Serve(#[source] std::io::Error),
+    #[error("cannot begin to ask osquery")]
+    Ask(#[source] std::io::Error),
 }
 
 /// Serves until SIGTERM, SIGINT, or osquery's request to shut down; whether it can record or not.
@@ -38,8 +42,10 @@ pub fn run(loaded: Loaded, args: &ExtensionArgs, state_dir: &Path) -> Result<Exi
     let stop = signals::Stop::new().map_err(ExtensionError::Signals)?;
     let (tell, told) = mpsc::channel();
     let shutdown = tell.clone();
+    let line = Line::new(&args.socket);
     let extension = Extension::start(ServeOptions {
-        socket: args.socket.clone(),
+        line: line.clone(),
+        follow: Vec::new(),
         timeout: Duration::from_secs(args.timeout),
         interval: Duration::from_secs(args.interval),
         state_dir: state_dir.to_owned(),
@@ -49,6 +55,7 @@ pub fn run(loaded: Loaded, args: &ExtensionArgs, state_dir: &Path) -> Result<Exi
         on_shutdown: Arc::new(move || drop(shutdown.send(Turn::Stop))),
     })
     .map_err(ExtensionError::Serve)?;
+    let asking = Asking::start(&loaded, state_dir, line).map_err(ExtensionError::Ask)?;
     let signalled = tell.clone();
     thread::spawn(move || {
         let mut stop = stop;
@@ -61,6 +68,7 @@ pub fn run(loaded: Loaded, args: &ExtensionArgs, state_dir: &Path) -> Result<Exi
         while !matches!(told.recv(), Ok(Turn::Stop) | Err(_)) {}
     }
     tracing::info!("stopping");
+    asking.stop();
     extension.stop();
     Ok(ExitCode::SUCCESS)
 }

@@ -1,12 +1,15 @@
 //! Everything that touches the outside: osquery's Thrift socket, the terminal, configuration and processes.
 
+pub mod asking;
 pub mod check;
 pub mod cli;
+mod commits;
 pub mod config;
 pub mod context;
 pub mod delivery;
 pub mod doctor;
 pub mod extension;
+pub mod line;
 mod logging;
 pub mod manager;
 pub mod output;

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use mayfly_tables::{CoreColumn, CoreTable};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
 use thrift::{
     TConfiguration,
@@ -168,6 +169,18 @@ impl Manager {
     pub fn table_names(&self) -> Result<BTreeSet<String>, ManagerError> {
         let rows = self.query("SELECT name FROM osquery_registry WHERE registry = 'table'")?;
         Ok(rows.into_iter().filter_map(|mut row| row.remove("name")).collect())
+    }
+
+    /// How osquery describes a table.
+    pub fn describe(&self, table: &str) -> Result<CoreTable, ManagerError> {
+        let rows = self.call("table", table, &[("action", "columns")])?;
+        let text = |row: &Row, name: &str| row.get(name).cloned().unwrap_or_default();
+        let number = |row: &Row, name: &str| text(row, name).parse().unwrap_or_default();
+        let is = |row: &&Row, id: &str| row.get("id").is_some_and(|found| found == id);
+        let columns = rows.iter().filter(|row| is(row, "column"));
+        let columns = columns.map(|row| CoreColumn { name: text(row, "name"), kind: text(row, "type"), op: number(row, "op") }).collect();
+        let attributes = rows.iter().find(|row| is(row, "attributes")).map_or(0, |row| number(row, "attributes"));
+        Ok(CoreTable { name: table.to_owned(), columns, attributes })
     }
 
     /// The id that osquery's database carries for as long as it lives; empty where osquery does not tell.

@@ -19,11 +19,13 @@ use std::{
 };
 
 use mayfly_history::{Feed, chain, now};
-use mayfly_tables::Table;
+use mayfly_tables::{Followed, Table};
 
 use crate::{
     delivery::{Delivery, DeliveryConfig, Registration},
+    line::Line,
     manager::{Manager, ManagerError},
+    sql::captured,
     thrift::{Limits, Server},
 };
 use desk::Desk;
@@ -45,8 +47,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// What to serve, and to whom.
 #[derive(Clone)]
 pub struct ServeOptions {
-    /// osquery's manager socket, `--socket`. It need not be there yet.
-    pub socket: PathBuf,
+    /// The line to osquery's manager socket, `--socket`, which need not be there yet. Told when we are registered and when not.
+    pub line: Line,
+    /// Names of osquery's tables whose histories are to be served.
+    pub follow: Vec<String>,
     /// How long to insist on registering before pauses between attempts grow, `--timeout`.
     pub timeout: Duration,
     /// How often to look whether we are still registered, `--interval`.
@@ -63,7 +67,7 @@ pub struct ServeOptions {
 
 impl fmt::Debug for ServeOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServeOptions").field("socket", &self.socket).field("state_dir", &self.state_dir).finish_non_exhaustive()
+        f.debug_struct("ServeOptions").field("line", &self.line).field("state_dir", &self.state_dir).finish_non_exhaustive()
     }
 }
 
@@ -148,6 +152,8 @@ enum ServeError {
 struct Registered {
     uuid: i64,
     server: Server,
+    followed: Vec<&'static Followed>,
+    refused: Vec<(String, String)>,
 }
 
 struct Keeper {
@@ -158,14 +164,17 @@ struct Keeper {
 
 impl Keeper {
     fn manager(&self, patience: Duration) -> Manager {
-        Manager::new(&self.options.socket, patience)
+        self.options.line.manager(patience)
     }
 
     fn keep(&self) {
         while let Some(registered) = self.register() {
-            tracing::info!(uuid = registered.uuid, socket = %self.options.socket.display(), "registered with osquery");
+            tracing::info!(uuid = registered.uuid, socket = %self.options.line.socket().display(), "registered with osquery");
             self.options.feed.running();
-            if self.watch(&registered) {
+            self.options.line.raise(registered.followed.clone(), registered.refused.clone());
+            let ended = self.watch(&registered);
+            self.options.line.lower();
+            if ended {
                 if let Err(error) = self.manager(GOODBYE).deregister(registered.uuid) {
                     tracing::debug!(error = chain(&error), "osquery did not hear the goodbye");
                 }
@@ -213,9 +222,10 @@ impl Keeper {
         }
         let taken = manager.table_names()?;
         let registration = Registration { instance: manager.instance_id()?, token: format!("{}-{}", now(), std::process::id()) };
-        let tables = self.free_tables(&taken);
+        let (followed, refused) = self.follow(&manager, &taken);
+        let tables = self.free_tables(&taken, &followed);
         let uuid = manager.register(NAME, env!("CARGO_PKG_VERSION"), desk::routes(&tables))?;
-        let path = socket_of(&self.options.socket, uuid);
+        let path = socket_of(self.options.line.socket(), uuid);
         let desk = Desk {
             uuid,
             tables,
@@ -227,7 +237,7 @@ impl Keeper {
             ended: AtomicBool::new(false),
         };
         match Server::start(&path, Arc::new(desk), Limits::default()) {
-            Ok(server) => Ok(Registered { uuid, server }),
+            Ok(server) => Ok(Registered { uuid, server, followed, refused }),
             Err(source) => {
                 let _ = manager.deregister(uuid);
                 Err(ServeError::Listen { path, source })
@@ -235,10 +245,32 @@ impl Keeper {
         }
     }
 
-    /// One table whose name is taken would refuse us all: those are left out.
-    fn free_tables(&self, taken: &BTreeSet<String>) -> Vec<&'static dyn Table> {
-        let (free, clashing): (Vec<&'static dyn Table>, Vec<_>) =
-            self.options.tables.iter().copied().partition(|table| !taken.contains(table.schema().name));
+    /// The tables that can be followed now, as osquery describes them, and those that cannot, with the reason.
+    fn follow(&self, manager: &Manager, there: &BTreeSet<String>) -> (Vec<&'static Followed>, Vec<(String, String)>) {
+        let (mut followed, mut refused) = (Vec::new(), Vec::new());
+        for name in &self.options.follow {
+            let described = match there.contains(name) {
+                true => manager.describe(name).map_err(|error| chain(&error)),
+                false => Err("osquery has no table of that name".to_owned()),
+            };
+            match described.and_then(|core| Followed::of(&core).map_err(|error| chain(&error))) {
+                Ok(table) => followed.push(table),
+                Err(why) => refused.push((name.clone(), why)),
+            }
+        }
+        (followed, refused)
+    }
+
+    /// The tables that we serve. One whose name is taken would refuse us all: those are left out.
+    fn free_tables(&self, taken: &BTreeSet<String>, followed: &[&'static Followed]) -> Vec<&'static dyn Table> {
+        let mut all: Vec<&'static dyn Table> = self.options.tables.to_vec();
+        // What was captured of tables that are gone is still there to be asked.
+        for &table in followed.iter().chain(&captured(&self.options.state_dir)) {
+            if all.iter().all(|other| other.schema().name != table.schema().name) {
+                all.push(table);
+            }
+        }
+        let (free, clashing): (Vec<&'static dyn Table>, Vec<_>) = all.into_iter().partition(|table| !taken.contains(table.schema().name));
         if !clashing.is_empty() {
             let names: Vec<_> = clashing.iter().map(|table| table.schema().name).collect();
             let names = names.join(", ");

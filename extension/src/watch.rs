@@ -8,15 +8,13 @@ use std::{
     process::ExitCode,
 };
 
-use inotify::{EventMask, Inotify, WatchMask};
 use mayfly_history::{Cell, Eid, TableKind, TableSchema, store::Reader};
-use mayfly_tables::{Query, Rows, TABLES, Table, TableError};
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    io::Errno,
-};
+use mayfly_tables::{Home, Query, Rows, TABLES, Table, TableError};
 
-use crate::output::escaped;
+use crate::{
+    commits::{Commits, Woken},
+    output::escaped,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
@@ -40,9 +38,7 @@ pub enum WatchError {
 pub fn run(names: &[String], json: bool, state_dir: &Path) -> Result<ExitCode, WatchError> {
     let tables = choose(names)?;
     let watch_error = |reason| WatchError::Watch { dir: state_dir.display().to_string(), reason };
-    let mut inotify = Inotify::init().map_err(watch_error)?;
-    // The write-ahead log changes with every commit; a new file replaces one that was set aside.
-    inotify.watches().add(state_dir, WatchMask::MODIFY | WatchMask::CREATE | WatchMask::MOVED_TO).map_err(watch_error)?;
+    let mut commits = Commits::of(state_dir).map_err(watch_error)?;
     let terminal = io::stdout().is_terminal();
     let mut printer = Printer { json: json || !terminal, out: io::stdout().lock(), failed: None };
     let mut seen = BTreeMap::new();
@@ -53,18 +49,9 @@ pub fn run(names: &[String], json: bool, state_dir: &Path) -> Result<ExitCode, W
     if terminal {
         let _ = writeln!(io::stderr(), "watching {} (ctrl-c ends)", tables.iter().map(|t| t.schema().name).collect::<Vec<_>>().join(", "));
     }
-    let mut buffer = [0; 4096];
-    let mut settled = true;
     loop {
-        if settled || more(&inotify, SETTLES).map_err(watch_error)? {
-            match changed(inotify.read_events_blocking(&mut buffer).map_err(watch_error)?) {
-                Change::None => continue,
-                Change::Written => {}
-                Change::Replaced => reader = Reader::open(state_dir)?,
-            }
-            settled = false;
-        } else {
-            settled = true;
+        if commits.wait(None).map_err(watch_error)? == Woken::Replaced {
+            reader = Reader::open(state_dir)?;
         }
         for table in &tables {
             let after = seen.get(table.schema().name).copied().flatten();
@@ -81,38 +68,8 @@ pub fn run(names: &[String], json: bool, state_dir: &Path) -> Result<ExitCode, W
     }
 }
 
-/// A commit shows to readers a moment after its bytes are in the log, and nothing tells when: look once more after this.
-const SETTLES: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
-
-/// Whether the files change again within `patience`.
-fn more(inotify: &Inotify, patience: Timespec) -> io::Result<bool> {
-    let mut waiting = [PollFd::new(inotify, PollFlags::IN)];
-    match poll(&mut waiting, Some(&patience)) {
-        Ok(ready) => Ok(ready > 0),
-        Err(Errno::INTR) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// What happened to the store's files.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Change {
-    None,
-    Written,
-    Replaced,
-}
-
-fn changed(events: inotify::Events<'_>) -> Change {
-    let of = |event: inotify::Event<&std::ffi::OsStr>| match event.name.and_then(std::ffi::OsStr::to_str) {
-        Some("history.db") if event.mask.intersects(EventMask::CREATE | EventMask::MOVED_TO) => Change::Replaced,
-        Some("history.db" | "history.db-wal") => Change::Written,
-        _ => Change::None,
-    };
-    events.map(of).max().unwrap_or(Change::None)
-}
-
 fn choose(names: &[String]) -> Result<Vec<&'static dyn Table>, WatchError> {
-    let events: Vec<_> = TABLES.iter().copied().filter(|t| t.schema().kind == TableKind::Events).collect();
+    let events: Vec<_> = TABLES.iter().copied().filter(|t| t.schema().kind == TableKind::Events && t.home() == Home::Recorder).collect();
     if names.is_empty() {
         return Ok(events);
     }

@@ -12,6 +12,12 @@ pub enum ColumnType {
     Integer,
     /// 64 bits; for times, pids, ids and sizes.
     BigInt,
+    /// As osquery's own tables have it: its text is kept.
+    UnsignedBigInt,
+    /// As osquery's own tables have it: its text is kept.
+    Double,
+    /// As osquery's own tables have it: its text is kept.
+    Blob,
 }
 
 impl ColumnType {
@@ -21,7 +27,22 @@ impl ColumnType {
             Self::Text => "TEXT",
             Self::Integer => "INTEGER",
             Self::BigInt => "BIGINT",
+            Self::UnsignedBigInt => "UNSIGNED BIGINT",
+            Self::Double => "DOUBLE",
+            Self::Blob => "BLOB",
         }
+    }
+
+    /// The type of that name, as in a route row.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Text, Self::Integer, Self::BigInt, Self::UnsignedBigInt, Self::Double, Self::Blob]
+            .into_iter()
+            .find(|kind| kind.as_str() == name)
+    }
+
+    /// Whether its cells are [`Cell::Int`], not text.
+    pub const fn is_int(self) -> bool {
+        matches!(self, Self::Integer | Self::BigInt)
     }
 }
 

@@ -1,5 +1,6 @@
 //! A source's line to the recorder: its health, its counters, its blind periods.
 
+mod feeds;
 mod losses;
 
 use std::sync::{
@@ -7,6 +8,7 @@ use std::sync::{
     atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
 };
 
+pub use self::feeds::Feeds;
 use self::losses::Losses;
 use crate::{
     sink::Bell,

@@ -6,6 +6,7 @@
 
 pub mod account;
 mod bound;
+pub mod captures;
 mod cell;
 pub mod container;
 pub mod device;
@@ -30,6 +31,7 @@ pub mod socket;
 pub mod store;
 mod table;
 mod time;
+pub mod triggered;
 
 pub use cell::{Cell, ColumnType, MAX_CELL};
 pub use eid::Eid;

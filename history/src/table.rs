@@ -102,8 +102,7 @@ impl<R> Column<R> {
     pub fn visit(&self, record: &R, take: &mut dyn FnMut(Cell<'_>)) {
         match self.get {
             Get::Text(get) => match get(record) {
-                Some(value) if value.len() > MAX_CELL => take(Cell::Text(&cut(&value))),
-                Some(value) => take(Cell::Text(&value)),
+                Some(value) => take(Cell::Text(&cut(&value))),
                 None => take(Cell::Null),
             },
             Get::Integer(get) | Get::BigInt(get) => take(get(record).map_or(Cell::Null, Cell::Int)),
@@ -112,12 +111,15 @@ impl<R> Column<R> {
 }
 
 /// Cuts a text to [`MAX_CELL`] at a character, and says so with `…`.
-fn cut(text: &str) -> String {
+pub(crate) fn cut(text: &str) -> Cow<'_, str> {
+    if text.len() <= MAX_CELL {
+        return Cow::Borrowed(text);
+    }
     let mut end = MAX_CELL - '…'.len_utf8();
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    format!("{}…", &text[..end])
+    Cow::Owned(format!("{}…", &text[..end]))
 }
 
 /// A column as everything but the recorder sees it: without its record.
@@ -135,8 +137,47 @@ pub struct ColumnSpec {
 }
 
 impl ColumnSpec {
-    const fn own(name: &'static str, kind: ColumnType, role: Role, hidden: bool, doc: &'static str) -> Self {
+    pub(crate) const fn own(name: &'static str, kind: ColumnType, role: Role, hidden: bool, doc: &'static str) -> Self {
         Self { name, doc, kind, role, hidden, stored: false, joined: None }
+    }
+
+    /// The columns H, which end every history table.
+    pub fn of_history() -> [Self; 8] {
+        use ColumnType::{BigInt, Integer, Text};
+        [
+            Self::own("valid_from", BigInt, Role::Time, false, "Start of the interval, UNIX seconds."),
+            Self::own("valid_to", BigInt, Role::Time, false, "End of the interval (exclusive), UNIX seconds; NULL while it holds."),
+            Self::own("valid_from_ns", BigInt, Role::Time, false, "Start in nanoseconds."),
+            Self::own("valid_to_ns", BigInt, Role::Time, false, "End (exclusive) in nanoseconds; NULL while it holds."),
+            Self::own(
+                "ended_reason",
+                Text,
+                Role::Plain,
+                false,
+                "Why the interval ended; empty while it holds. `unknown`: nobody saw it end, and `valid_to` is when that was noticed.",
+            ),
+            Self::own(
+                "evidence",
+                Text,
+                Role::Plain,
+                false,
+                "Who saw it: sources, comma-separated, sorted. `startup`: it was there when recording began; when it came is not known.",
+            ),
+            Self::own(
+                "complete",
+                Integer,
+                Role::Plain,
+                false,
+                "0 where the sources were blind at `as_of`, or at an end of the interval; else 1.",
+            ),
+            Self::own(
+                "as_of",
+                Text,
+                Role::Parameter,
+                true,
+                "`= T`: only what held at T (seconds with or without a fraction, 19 digits of nanoseconds, or RFC 3339).",
+            ),
+        ]
     }
 
     /// osquery's column options: INDEX 1, ADDITIONAL 4, OPTIMIZED 8, HIDDEN 16. Never 0, which core turns into INDEX.
@@ -241,42 +282,7 @@ impl<S> fmt::Debug for HistoryTable<S> {
 impl<S> HistoryTable<S> {
     /// The declared columns, then the columns H of every history table.
     pub fn schema(&self) -> TableSchema {
-        use ColumnType::{BigInt, Integer, Text};
-        let mut columns: Vec<_> = self.columns.iter().map(Column::spec).collect();
-        columns.extend([
-            ColumnSpec::own("valid_from", BigInt, Role::Time, false, "Start of the interval, UNIX seconds."),
-            ColumnSpec::own("valid_to", BigInt, Role::Time, false, "End of the interval (exclusive), UNIX seconds; NULL while it holds."),
-            ColumnSpec::own("valid_from_ns", BigInt, Role::Time, false, "Start in nanoseconds."),
-            ColumnSpec::own("valid_to_ns", BigInt, Role::Time, false, "End (exclusive) in nanoseconds; NULL while it holds."),
-            ColumnSpec::own(
-                "ended_reason",
-                Text,
-                Role::Plain,
-                false,
-                "Why the interval ended; empty while it holds. `unknown`: nobody saw it end, and `valid_to` is when that was noticed.",
-            ),
-            ColumnSpec::own(
-                "evidence",
-                Text,
-                Role::Plain,
-                false,
-                "Who saw it: sources, comma-separated, sorted. `startup`: it was there when recording began; when it came is not known.",
-            ),
-            ColumnSpec::own(
-                "complete",
-                Integer,
-                Role::Plain,
-                false,
-                "0 where the sources were blind at `as_of`, or at an end of the interval; else 1.",
-            ),
-            ColumnSpec::own(
-                "as_of",
-                Text,
-                Role::Parameter,
-                true,
-                "`= T`: only what held at T (seconds with or without a fraction, 19 digits of nanoseconds, or RFC 3339).",
-            ),
-        ]);
+        let columns = self.columns.iter().map(Column::spec).chain(ColumnSpec::of_history()).collect();
         TableSchema { name: self.name, doc: self.doc, kind: TableKind::History, columns, examples: self.examples }
     }
 }

@@ -11,7 +11,7 @@ use mayfly_history::{
 use crate::{
     bounds::{Bounds, Unit},
     parameter,
-    query::{Answered, Query, Rows, Table, TableError},
+    query::{Answered, Home, Query, Rows, Table, TableError},
     who::Who,
 };
 
@@ -26,25 +26,35 @@ pub struct Events<E: 'static> {
     declaration: &'static EventTable<E>,
     schema: OnceLock<TableSchema>,
     declare: Option<fn(&mut Declarations, &'static EventTable<E>)>,
+    home: Home,
 }
 
 impl<E> Events<E> {
     /// A table whose rows a reducer of the recorder writes.
     pub const fn of(declaration: &'static EventTable<E>) -> Self {
-        Self { declaration, schema: OnceLock::new(), declare: None }
+        Self { declaration, schema: OnceLock::new(), declare: None, home: Home::Recorder }
+    }
+
+    /// A table whose rows the extension writes.
+    pub const fn captured(declaration: &'static EventTable<E>) -> Self {
+        Self { declaration, schema: OnceLock::new(), declare: None, home: Home::Captures }
     }
 }
 
 impl<E: Record> Events<E> {
     /// A table whose rows are the records that sources push.
     pub const fn pushed(declaration: &'static EventTable<E>) -> Self {
-        Self { declaration, schema: OnceLock::new(), declare: Some(Declarations::add_events::<E>) }
+        Self { declaration, schema: OnceLock::new(), declare: Some(Declarations::add_events::<E>), home: Home::Recorder }
     }
 }
 
 impl<E> Table for Events<E> {
     fn schema(&self) -> &TableSchema {
         self.schema.get_or_init(|| self.declaration.schema())
+    }
+
+    fn home(&self) -> Home {
+        self.home
     }
 
     fn declare(&self, declarations: &mut Declarations) {

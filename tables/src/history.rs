@@ -3,7 +3,8 @@
 use std::{ops::ControlFlow, sync::OnceLock};
 
 use mayfly_history::{
-    Cell, ColumnType, Fact, HistoryTable, Nanos, Role, TableSchema,
+    Cell, Fact, HistoryTable, Nanos, Role, TableSchema,
+    feed::Gap,
     recorder::Declarations,
     store::{IntervalScan, Reader},
 };
@@ -58,80 +59,94 @@ impl<S> Table for History<S> {
     }
 
     fn generate(&self, store: &Reader, query: &Query, rows: &mut dyn Rows) -> Result<Answered, TableError> {
-        let schema = self.schema();
-        let asked = parameter::values(schema, "as_of", query)?;
-        let mut instants = Vec::new();
-        for text in &asked {
-            let instant = as_of::parse(text).map_err(|error| TableError::Parameter(error.to_string()))?;
-            instants.push((Some(instant), Cell::Text(text)));
-        }
-        if asked.is_empty() {
-            instants.push((None, Cell::Null));
-        }
-        let judges = schema.position("complete").is_some_and(|column| query.wants(column));
-        let blindness = judges.then(|| store.gaps().map(|gaps| Blindness::of(gaps, self.declaration.witnesses))).transpose()?;
-        // Judging needs the endpoint, whether it is read or not.
-        let endpoint = schema.stored().position(|c| c.name == "endpoint");
+        generate(self.schema(), query, store, rows, |_| self.declaration.witnesses)
+    }
+}
 
-        let mut answered = Answered::default();
-        let mut scan = scan(schema, query);
-        if let Some(wanted) = endpoint.and_then(|column| scan.wanted.get_mut(column)) {
-            *wanted |= judges;
-        }
-        let mut who = Who::new(schema, query, store, &mut scan.wanted);
-        let mut failed = None;
-        for (instant, echo) in instants {
-            scan.as_of = instant;
-            scan.limit = Query { max_rows: query.max_rows.map(|most| most.saturating_sub(answered.rows)), ..Query::default() }.limit();
-            let mut stopped = false;
-            let scanned = store.intervals(schema, &scan, &mut |interval| {
-                let seen = Interval {
-                    from: interval.valid_from_ns,
-                    to: interval.valid_to_ns,
-                    ended_reason: interval.ended_reason,
-                    endpoint: match endpoint.and_then(|column| interval.cells.get(column)) {
-                        Some(Cell::Text(endpoint)) => endpoint,
-                        _ => "",
-                    },
-                };
-                let complete = blindness.as_ref().map_or(Cell::Null, |b| Cell::Int(b.complete(&seen, instant).into()));
-                let ns = |time: Option<Nanos>| time.map_or(Cell::Null, Cell::Int);
-                let seconds = |time: Option<Nanos>| ns(time.map(|t| t.div_euclid(Unit::Second as i64)));
-                let mut row = Vec::with_capacity(schema.columns.len());
-                match &mut who {
-                    None => row.extend_from_slice(interval.cells),
-                    Some(who) => {
-                        if let Err(error) = who.fill(&mut row, interval.cells, instant.unwrap_or(interval.valid_from_ns)) {
-                            failed = Some(error);
-                            return ControlFlow::Break(());
-                        }
+/// Answers `query` from the intervals of a history. `witnesses`: the sources whose gaps matter to it, and of these gaps what it leaves.
+pub(crate) fn generate<'w>(
+    schema: &TableSchema,
+    query: &Query,
+    store: &Reader,
+    rows: &mut dyn Rows,
+    witnesses: impl FnOnce(&mut Vec<Gap>) -> &'w [&'w str],
+) -> Result<Answered, TableError> {
+    let asked = parameter::values(schema, "as_of", query)?;
+    let mut instants = Vec::new();
+    for text in &asked {
+        let instant = as_of::parse(text).map_err(|error| TableError::Parameter(error.to_string()))?;
+        instants.push((Some(instant), Cell::Text(text)));
+    }
+    if asked.is_empty() {
+        instants.push((None, Cell::Null));
+    }
+    let judges = schema.position("complete").is_some_and(|column| query.wants(column));
+    let judge = |mut gaps: Vec<Gap>| {
+        let witnesses = witnesses(&mut gaps);
+        Blindness::of(gaps, witnesses)
+    };
+    let blindness = judges.then(|| store.gaps().map(judge)).transpose()?;
+    // Judging needs the endpoint, whether it is read or not.
+    let endpoint = schema.stored().position(|c| c.name == "endpoint");
+
+    let mut answered = Answered::default();
+    let mut scan = scan(schema, query);
+    if let Some(wanted) = endpoint.and_then(|column| scan.wanted.get_mut(column)) {
+        *wanted |= judges;
+    }
+    let mut who = Who::new(schema, query, store, &mut scan.wanted);
+    let mut failed = None;
+    for (instant, echo) in instants {
+        scan.as_of = instant;
+        scan.limit = Query { max_rows: query.max_rows.map(|most| most.saturating_sub(answered.rows)), ..Query::default() }.limit();
+        let mut stopped = false;
+        let scanned = store.intervals(schema, &scan, &mut |interval| {
+            let seen = Interval {
+                from: interval.valid_from_ns,
+                to: interval.valid_to_ns,
+                ended_reason: interval.ended_reason,
+                endpoint: match endpoint.and_then(|column| interval.cells.get(column)) {
+                    Some(Cell::Text(endpoint)) => endpoint,
+                    _ => "",
+                },
+            };
+            let complete = blindness.as_ref().map_or(Cell::Null, |b| Cell::Int(b.complete(&seen, instant).into()));
+            let ns = |time: Option<Nanos>| time.map_or(Cell::Null, Cell::Int);
+            let seconds = |time: Option<Nanos>| ns(time.map(|t| t.div_euclid(Unit::Second as i64)));
+            let mut row = Vec::with_capacity(schema.columns.len());
+            match &mut who {
+                None => row.extend_from_slice(interval.cells),
+                Some(who) => {
+                    if let Err(error) = who.fill(&mut row, interval.cells, instant.unwrap_or(interval.valid_from_ns)) {
+                        failed = Some(error);
+                        return ControlFlow::Break(());
                     }
                 }
-                row.extend([
-                    seconds(Some(interval.valid_from_ns)),
-                    seconds(interval.valid_to_ns),
-                    ns(Some(interval.valid_from_ns)),
-                    ns(interval.valid_to_ns),
-                    Cell::Text(interval.ended_reason),
-                    Cell::Text(interval.evidence),
-                    complete,
-                    echo,
-                ]);
-                let flow = rows.row(&row);
-                stopped |= flow.is_break();
-                flow
-            })?;
-            if let Some(error) = failed {
-                return Err(error.into());
             }
-            answered.rows += scanned.rows;
-            answered.cut |= scanned.cut;
-            if stopped {
-                break;
-            }
+            row.extend([
+                seconds(Some(interval.valid_from_ns)),
+                seconds(interval.valid_to_ns),
+                ns(Some(interval.valid_from_ns)),
+                ns(interval.valid_to_ns),
+                Cell::Text(interval.ended_reason),
+                Cell::Text(interval.evidence),
+                complete,
+                echo,
+            ]);
+            let flow = rows.row(&row);
+            stopped |= flow.is_break();
+            flow
+        })?;
+        if let Some(error) = failed {
+            return Err(error.into());
         }
-        Ok(answered)
+        answered.rows += scanned.rows;
+        answered.cut |= scanned.cut;
+        if stopped {
+            break;
+        }
     }
+    Ok(answered)
 }
 
 /// The part of the store that can hold what `query` asks for, at whatever instant.
@@ -157,7 +172,7 @@ fn scan(schema: &TableSchema, query: &Query) -> IntervalScan {
 
 /// The keys that are asked for, as they are stored. `None` where one is a number in another form (`1e3`): then all are looked at.
 fn keys(schema: &TableSchema, query: &Query, column: usize) -> Option<Vec<String>> {
-    let is_number = schema.columns.get(column)?.kind != ColumnType::Text;
+    let is_number = schema.columns.get(column)?.kind.is_int();
     let stored = |asked: &str| if is_number { asked.parse::<i64>().ok().map(|n| n.to_string()) } else { Some(asked.to_owned()) };
     query.equals(column).into_iter().map(stored).collect()
 }

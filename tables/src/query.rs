@@ -1,9 +1,9 @@
 //! What a caller asks of a table, and how it answers: constraints in, rows out, no map in between.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, path::Path};
 
 use mayfly_history::{
-    Cell, Eid, TableSchema,
+    Cell, Eid, TableSchema, captures,
     recorder::Declarations,
     store::{Limit, Reader, StoreError},
 };
@@ -103,9 +103,38 @@ pub struct Answered {
     pub cut: bool,
 }
 
+/// The store that a table is read from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Home {
+    /// The recorder's, in the state directory itself.
+    #[default]
+    Recorder,
+    /// What osquery told the extension, see [`captures`].
+    Captures,
+}
+
+impl Home {
+    /// Opens the store to read. The recorder's shows gaps and sources of both.
+    ///
+    /// # Errors
+    /// When a store is there but cannot be read.
+    pub fn open(self, state_dir: &Path) -> Result<Reader, StoreError> {
+        let captures = Reader::open(&captures::folder(state_dir))?;
+        Ok(match self {
+            Self::Recorder => Reader::open(state_dir)?.beside(captures),
+            Self::Captures => captures,
+        })
+    }
+}
+
 /// A table that can be asked.
 pub trait Table: Sync {
     fn schema(&self) -> &TableSchema;
+
+    /// Where its rows are.
+    fn home(&self) -> Home {
+        Home::Recorder
+    }
 
     /// Tells the recorder what it has to write for this table, where that is not a reducer's.
     fn declare(&self, _declarations: &mut Declarations) {}

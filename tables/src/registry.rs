@@ -6,7 +6,7 @@ use crate::{
     account_events, block_devices_history, container_history, container_image_events, container_lifecycle_events, container_port_history,
     container_process_events, container_socket_events, device_events, groups_history, host_identity, host_identity_history,
     ip_lease_events, ip_lease_history, mount_events, mounts_history, oom_events, query::Table, recorder_gaps, recorder_info,
-    recorder_sources, users_history,
+    recorder_sources, triggered_results, users_history,
 };
 
 pub static TABLES: &[&dyn Table] = &[
@@ -28,6 +28,7 @@ pub static TABLES: &[&dyn Table] = &[
     &ip_lease_events::TABLE,
     &ip_lease_history::TABLE,
     &container_port_history::TABLE,
+    &triggered_results::TABLE,
     &recorder_sources::TABLE,
     &recorder_gaps::TABLE,
     &recorder_info::TABLE,

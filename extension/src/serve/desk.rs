@@ -9,10 +9,7 @@ use std::{
     },
 };
 
-use mayfly_history::{
-    TableKind, TableSchema, chain,
-    store::{Reader, StoreError},
-};
+use mayfly_history::{TableKind, TableSchema, chain, store::StoreError};
 use mayfly_tables::{Table, TableError};
 
 use super::ServeOptions;
@@ -96,7 +93,7 @@ impl Desk {
     fn generate(&self, table: &dyn Table, context: Option<&[u8]>) -> Result<Reply, CallError> {
         let schema = table.schema();
         let mut query = context::parse(schema, context)?;
-        let mut store = Reader::open(&self.state_dir)?;
+        let mut store = table.home().open(&self.state_dir)?;
         if schema.kind == TableKind::Live {
             show_account(&mut store, &self.state_dir, Some(self.options.feed.status()));
         }

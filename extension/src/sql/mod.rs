@@ -13,8 +13,11 @@ use std::{
     },
 };
 
-use mayfly_history::store::{Reader, StoreError};
-use mayfly_tables::TABLES;
+use mayfly_history::{
+    chain,
+    store::{Reader, StoreError},
+};
+use mayfly_tables::{Followed, Home, TABLES, Table};
 use rusqlite::{Connection, OpenFlags};
 
 use self::module::Source;
@@ -47,6 +50,14 @@ pub enum OpenError {
 
 const STORE_FILE: &str = "history.db";
 
+/// The histories of osquery's tables that were captured in `dir`, whether osquery is there or not.
+pub fn captured(dir: &Path) -> Vec<&'static Followed> {
+    Home::Captures.open(dir).and_then(|captures| Followed::known(&captures)).unwrap_or_else(|error| {
+        tracing::warn!(error = chain(&error), "the histories of osquery's tables cannot be read");
+        Vec::new()
+    })
+}
+
 /// A connection that knows every table and can only read.
 #[derive(Debug)]
 pub struct Database {
@@ -75,7 +86,7 @@ impl Database {
         // Sorting must not spill rows into files.
         connection.pragma_update(None, "temp_store", "MEMORY")?;
         let dir: Arc<Path> = dir.into();
-        for &table in TABLES {
+        for table in TABLES.iter().copied().chain(captured(&dir).into_iter().map(|table| table as &dyn Table)) {
             module::register(&connection, Source { table, dir: Arc::clone(&dir), stop: Arc::clone(&stop) })?;
         }
         let stopped = Arc::clone(&stop);

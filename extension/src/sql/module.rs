@@ -13,7 +13,7 @@ use std::{
 };
 
 use mayfly_history::{Cell, ColumnType, TableKind, TableSchema, chain, store::Reader};
-use mayfly_tables::{Constraint, Op, Query, Table};
+use mayfly_tables::{Constraint, Home, Op, Query, Table};
 use rusqlite::{
     Connection, Error, Result,
     fallible_iterator::FallibleIterator,
@@ -45,8 +45,8 @@ struct Store {
 }
 
 impl Store {
-    fn open(dir: &Path) -> Result<Self> {
-        let reader = Reader::open(dir).map_err(|error| refuse(chain(&error)))?;
+    fn open(home: Home, dir: &Path) -> Result<Self> {
+        let reader = home.open(dir).map_err(|error| refuse(chain(&error)))?;
         Ok(Self { reader: RefCell::new(reader), convert: Connection::open_in_memory()? })
     }
 }
@@ -96,7 +96,7 @@ unsafe impl<'vtab> VTab<'vtab> for Instance {
     ) -> Result<(Cow<'static, CStr>, Self)> {
         let source = source.ok_or_else(|| refuse("a table was registered without its source"))?.clone();
         let declaration = CString::new(declaration(source.table.schema()))?;
-        let store = Rc::new(Store::open(&source.dir)?);
+        let store = Rc::new(Store::open(source.table.home(), &source.dir)?);
         Ok((declaration.into(), Self { base: sqlite3_vtab::default(), source, store }))
     }
 
@@ -182,6 +182,9 @@ unsafe impl VTabCursor for Cursor {
         let column = usize::try_from(column).map_err(refuse)?;
         let kind = self.source.table.schema().columns.get(column).map(|c| c.kind);
         match (self.rows.cell(self.row, column), kind) {
+            // Empty or no number: NULL, as in osquery.
+            (Cell::Text(text), Some(ColumnType::Double)) => context.set_result(&text.parse::<f64>().ok()),
+            (Cell::Text(text), Some(ColumnType::UnsignedBigInt)) => context.set_result(&text.parse::<u64>().ok().map(u64::cast_signed)),
             (Cell::Text(text), _) => context.set_result(text),
             (Cell::Null, Some(ColumnType::Text)) => context.set_result(""),
             (Cell::Null, _) => context.set_result(rusqlite::types::Null),

@@ -14,6 +14,7 @@ use std::{
 
 use mayfly::{
     delivery::DeliveryConfig,
+    line::Line,
     serve::{Extension, ServeOptions},
     sql::Database,
 };
@@ -104,7 +105,8 @@ impl Place {
         let feed = Feed::new("tables", self.socket().to_string_lossy().into_owned());
         let shutdowns = Arc::new(AtomicUsize::new(0));
         let options = ServeOptions {
-            socket: self.socket(),
+            line: Line::new(self.socket()),
+            follow: Vec::new(),
             timeout: Duration::from_secs(30),
             interval: Duration::from_millis(200),
             state_dir: self.state_dir(),

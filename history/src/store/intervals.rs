@@ -11,7 +11,7 @@ use rusqlite::{Row, params};
 
 use super::{
     error::StoreError,
-    layout::{Layout, is_number},
+    layout::Layout,
     projection::{Projection, parse_number},
     reader::OpenFile,
     scan::{IntervalRow, IntervalScan, Limit, Scanned},
@@ -39,7 +39,7 @@ type Visit<'v> = dyn FnMut(&IntervalRow<'_>) -> ControlFlow<()> + 'v;
 type Name = (Nanos, String, String);
 
 /// Columns of a row, as [`Search::visit`] reads them.
-const COLUMNS: &str = "key, valid_from_ns, valid_to_ns, ended_reason, evidence, layout, row";
+const COLUMNS: &str = "key, valid_from_ns, valid_to_ns, ended_reason, evidence, layout, row, scope";
 
 /// A scan, worked out: all intervals that begin within `[from_min, from_max]` and end after `to_after`.
 struct Search<'s> {
@@ -178,7 +178,7 @@ impl Search<'_> {
                 (&known.1, &known.2)
             }
         };
-        let number = self.table.stored().next().is_some_and(|c| is_number(c.kind));
+        let number = self.table.stored().next().is_some_and(|c| c.kind.is_int());
         let mut plain = Vec::new();
         let mut read = || {
             let key = row.get_ref(0)?.as_str()?;
@@ -190,6 +190,7 @@ impl Search<'_> {
             }
             let cells = projection.pick(&projection.decode(Some(key), &plain));
             Ok(visit(&IntervalRow {
+                scope: row.get_ref(7)?.as_str()?,
                 valid_from_ns: row.get(1)?,
                 valid_to_ns: row.get(2)?,
                 ended_reason: row.get_ref(3)?.as_str()?,

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension};
 use zstd::bulk::Decompressor;
 
 use super::{error::StoreError, frame::inflate, open::FILE, wire::Malformed};
-use crate::{cell::ColumnType, table::TableSchema};
+use crate::table::TableSchema;
 
 /// Names and types of a row's cells, in order, and the dictionary that rows are compressed by, if there is one.
 pub(super) struct Layout {
@@ -100,9 +100,4 @@ impl Layouts {
         self.0.borrow_mut().insert(id, Arc::clone(&layout));
         Ok(layout)
     }
-}
-
-/// Whether the column's values are numbers.
-pub(super) const fn is_number(kind: ColumnType) -> bool {
-    !matches!(kind, ColumnType::Text)
 }

@@ -1,10 +1,6 @@
 //! From the cells of a stored row, of whichever layout, to the columns that a reader wants.
 
-use super::{
-    filter,
-    layout::{Layout, is_number},
-    wire::Input,
-};
+use super::{filter, layout::Layout, wire::Input};
 use crate::{cell::Cell, table::TableSchema};
 
 /// For each stored column of the reader's table: where a row of one layout has it, if it is wanted.
@@ -89,7 +85,7 @@ impl Value {
 impl Key {
     /// `column` is a position among the stored columns; values that are no numbers cannot match a column of numbers.
     pub(super) fn new(table: &TableSchema, column: usize, values: &[String]) -> Self {
-        let number = table.stored().nth(column).is_some_and(|c| is_number(c.kind));
+        let number = table.stored().nth(column).is_some_and(|c| c.kind.is_int());
         let values: Vec<_> = if number {
             values.iter().filter_map(|v| parse_number(v)).map(Value::Int).collect()
         } else {

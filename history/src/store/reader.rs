@@ -27,6 +27,7 @@ use super::{
     status,
 };
 use crate::{
+    captures,
     eid::Eid,
     feed::{FeedStatus, Gap},
     table::TableSchema,
@@ -41,6 +42,8 @@ pub struct Reader {
     file: RefCell<Option<OpenFile>>,
     /// What the recorder does not know of.
     added: (Vec<Gap>, Vec<FeedStatus>),
+    /// The store of captures, whose gaps and sources are shown too.
+    beside: Option<Box<Reader>>,
 }
 
 /// The file that is read now.
@@ -118,7 +121,7 @@ impl Reader {
     /// Opens `dir/history.db` to read. A directory without one is an empty store, not an error; it is looked for again at
     /// every question, and a file that took the place of the one that was read is noticed.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let reader = Self { dir: dir.to_owned(), file: RefCell::new(None), added: Default::default() };
+        let reader = Self { dir: dir.to_owned(), file: RefCell::new(None), added: Default::default(), beside: None };
         reader.file()?;
         Ok(reader)
     }
@@ -126,6 +129,13 @@ impl Reader {
     /// Shows from now on, after what the recorder wrote, gaps and feeds that it does not know of: those of the line to osquery.
     pub fn add(&mut self, gaps: Vec<Gap>, sources: Vec<FeedStatus>) {
         self.added = (gaps, sources);
+    }
+
+    /// Shows, after its own, the gaps and the sources of the store of captures.
+    #[must_use]
+    pub fn beside(mut self, captures: Self) -> Self {
+        self.beside = Some(Box::new(captures));
+        self
     }
 
     fn file(&self) -> Result<Ref<'_, Option<OpenFile>>, StoreError> {
@@ -215,13 +225,19 @@ impl Reader {
             };
             read().map_err(StoreError::database("read the gaps"))
         })?;
-        Ok(written.into_iter().chain(self.added.0.iter().cloned()).collect())
+        let beside = self.beside.as_ref().map_or_else(|| Ok(Vec::new()), |captures| captures.gaps())?;
+        // What blinds the store of captures blinds the tables that are captured, and nobody else.
+        let beside = beside.into_iter().map(|gap| if gap.source.is_empty() { Gap { source: captures::SOURCE.into(), ..gap } } else { gap });
+        Ok(written.into_iter().chain(beside).chain(self.added.0.iter().cloned()).collect())
     }
 
     /// The sources as the recorder last wrote them.
     pub fn sources(&self) -> Result<Vec<FeedStatus>, StoreError> {
         let written: Vec<FeedStatus> = self.read(|file| status::sources(&file.conn).map_err(StoreError::database("read the sources")))?;
-        Ok(written.into_iter().chain(self.added.1.iter().cloned()).collect())
+        let beside = self.beside.as_ref().map_or_else(|| Ok(Vec::new()), |captures| captures.sources())?;
+        let is_own = |status: &FeedStatus| self.added.1.iter().any(|own| (&own.source, &own.endpoint) == (&status.source, &status.endpoint));
+        let stored = written.into_iter().chain(beside).filter(|status| !is_own(status));
+        Ok(stored.chain(self.added.1.iter().cloned()).collect())
     }
 
     /// What `recorder_info` says of the store.

@@ -68,6 +68,8 @@ pub struct IntervalScan {
 /// An interval as it lies in the store.
 #[derive(Debug)]
 pub struct IntervalRow<'a> {
+    /// What tells it from others of the same key.
+    pub scope: &'a str,
     pub valid_from_ns: Nanos,
     pub valid_to_ns: Option<Nanos>,
     pub ended_reason: &'a str,

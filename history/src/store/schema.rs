@@ -54,6 +54,7 @@ pub(super) struct Log {
     pub(super) keys: Vec<usize>,
     pub(super) insert: String,
     pub(super) remove: String,
+    pub(super) end: String,
 }
 
 impl Log {
@@ -78,6 +79,10 @@ impl Log {
                 _ => format!(r#"INSERT INTO "{name}_tail" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"#),
             },
             remove: format!(r#"DELETE FROM "{name}_intervals" WHERE key = ? AND valid_from_ns = ? AND scope = ?"#),
+            end: format!(
+                r#"UPDATE "{name}_intervals" SET valid_to_ns = ?, class = ?, age_ns = ?, ended_reason = ?
+                WHERE key = ? AND valid_from_ns = ? AND scope = ?"#
+            ),
         })
     }
 

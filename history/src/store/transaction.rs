@@ -125,6 +125,21 @@ impl<'w> Transaction<'w> {
         })
     }
 
+    /// Ends an interval that holds, as it is stored; nothing happens if there is none.
+    pub fn end_interval(&mut self, log: IntervalLog, interval: &Interval<'_>) -> Result<(), StoreError> {
+        let from = self.writer.clock.mend(interval.valid_from_ns);
+        let to = interval.valid_to_ns.map(|to| self.writer.clock.mend(to).max(from));
+        let Interval { key, scope, ended_reason, .. } = *interval;
+        let log = &self.writer.histories[log.0].log;
+        let ended = self
+            .writer
+            .conn
+            .prepare_cached(&log.end)
+            .and_then(|mut s| s.execute(params![to, class(from, to), self.age_ns, ended_reason, key, from, scope]))
+            .map(drop);
+        self.writer.checked("end an interval", ended)
+    }
+
     /// Removes an interval, e.g. because late evidence moved its start; nothing happens if there is none.
     pub fn remove_interval(&mut self, log: IntervalLog, key: &str, scope: &str, valid_from_ns: Nanos) -> Result<(), StoreError> {
         let from = self.writer.clock.mend(valid_from_ns);
