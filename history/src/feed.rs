@@ -242,6 +242,17 @@ impl Feed {
         self.ring();
     }
 
+    /// Tells an operator something of a source in whatever state.
+    pub fn hint(&self, hint: impl Into<String>) {
+        let hint = hint.into();
+        let mut health = self.health();
+        if health.hint != hint {
+            health.hint = hint;
+            drop(health);
+            self.ring();
+        }
+    }
+
     /// Reports a blind period; the recorder writes it. `source` and `endpoint` are this feed's.
     pub fn blind(&self, cause: &str, from_ns: Nanos, to_ns: Option<Nanos>, recovered: i64, detail: impl Into<String>) {
         let gap = Gap { from_ns, to_ns, recovered, ..self.gap(cause, detail.into()) };

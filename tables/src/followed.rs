@@ -22,6 +22,17 @@ const HIDDEN: u32 = 16;
 /// osquery's attribute of tables that show one user's rows unless they are joined with `users`.
 const USER_BASED: u32 = 8;
 
+/// Columns that count or age, and so differ at each look: a change of them is none of the row. Tables with many of them (processes) are
+/// better not followed.
+const PASSING: &[(&str, &[&str])] = &[
+    (
+        "interface_details",
+        &["ipackets", "opackets", "ibytes", "obytes", "ierrors", "oerrors", "idrops", "odrops", "collisions", "last_change"],
+    ),
+    ("docker_containers", &["status"]),
+    ("iptables", &["packets", "bytes"]),
+];
+
 /// The name under which the store of captures keeps what it knows of a table, so that its history is served also while osquery is down.
 const NOTE: &str = "followed:";
 
@@ -69,6 +80,7 @@ pub struct Followed {
     core: CoreTable,
     schema: TableSchema,
     identity: Vec<usize>,
+    passing: Vec<usize>,
 }
 
 /// SQLite tells which columns a statement reads in 64 bits, the last of which stands for all others.
@@ -121,6 +133,8 @@ impl Followed {
             _ => {}
         }
         let identity = shown.iter().enumerate().filter(|(_, column)| column.op & INDEX != 0).map(|(at, _)| at).collect();
+        let counts = PASSING.iter().find(|(table, _)| *table == core.name).map_or(&[][..], |(_, columns)| columns);
+        let passing = shown.iter().enumerate().filter(|(_, column)| counts.contains(&column.name.as_str())).map(|(at, _)| at).collect();
         let spec = |(at, column): (usize, &&CoreColumn)| ColumnSpec {
             name: column.name.clone().leak(),
             doc: "As in osquery's own table.",
@@ -134,7 +148,7 @@ impl Followed {
         let columns = shown.iter().enumerate().map(spec).chain(own).collect();
         let doc = format!("What osquery's `{}` had at any past time, as far as it was captured.", core.name).leak();
         let schema = TableSchema { name: history.leak(), doc, kind: TableKind::History, columns, examples: &[] };
-        Ok(Self { core: core.clone(), schema, identity })
+        Ok(Self { core: core.clone(), schema, identity, passing })
     }
 
     /// The table in osquery.
@@ -147,15 +161,20 @@ impl Followed {
         &self.identity
     }
 
-    /// The SQL that captures the table: its stored columns, in order, of all users.
-    pub fn capture_sql(&self) -> String {
+    /// Positions among the stored columns of those whose changes do not count: counters and ages.
+    pub fn passing(&self) -> &[usize] {
+        &self.passing
+    }
+
+    /// The SQL that captures the table: its stored columns, in order, of all users; at most so many rows.
+    pub fn capture_sql(&self, most: usize) -> String {
         let columns: Vec<_> = self.schema.stored().map(|column| format!("t.\"{0}\" AS \"{0}\"", column.name)).collect();
         let (columns, name) = (columns.join(", "), &self.core.name);
         let by_user = self.core.attributes & USER_BASED != 0 && self.core.columns.iter().any(|column| column.name == "uid");
         if by_user {
-            format!("SELECT {columns} FROM users u CROSS JOIN \"{name}\" t ON t.uid = u.uid")
+            format!("SELECT {columns} FROM users u CROSS JOIN \"{name}\" t ON t.uid = u.uid LIMIT {most}")
         } else {
-            format!("SELECT {columns} FROM \"{name}\" t")
+            format!("SELECT {columns} FROM \"{name}\" t LIMIT {most}")
         }
     }
 
@@ -231,8 +250,11 @@ mod tests {
     #[test]
     fn tables_of_users_are_captured_for_all_of_them() {
         let keys = CoreTable { attributes: USER_BASED, ..core("authorized_keys", &[("uid", "BIGINT", 1), ("key", "TEXT", 8)]) };
-        let sql = Followed::of(&keys).unwrap().capture_sql();
-        assert_eq!(sql, r#"SELECT t."uid" AS "uid", t."key" AS "key" FROM users u CROSS JOIN "authorized_keys" t ON t.uid = u.uid"#);
+        let sql = Followed::of(&keys).unwrap().capture_sql(9);
+        assert_eq!(
+            sql,
+            r#"SELECT t."uid" AS "uid", t."key" AS "key" FROM users u CROSS JOIN "authorized_keys" t ON t.uid = u.uid LIMIT 9"#
+        );
         assert_eq!(Followed::of(&keys).unwrap().identity(), [0]);
     }
 }

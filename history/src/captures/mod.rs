@@ -78,6 +78,8 @@ pub struct Captures {
     tables: BTreeMap<&'static str, Table>,
     events: BTreeMap<&'static str, EventLog>,
     statuses: Vec<FeedStatus>,
+    /// The notes that the store has.
+    notes: BTreeMap<String, String>,
 }
 
 impl Captures {
@@ -95,6 +97,7 @@ impl Captures {
             tables: BTreeMap::new(),
             events: BTreeMap::new(),
             statuses: Vec::new(),
+            notes: Reader::open(dir)?.info()?.notes.into_iter().collect(),
         };
         // What was blind when the last writer ended, was blind until then.
         let open = captures.write(|writer, _, _| writer.open_gaps())?;
@@ -105,10 +108,11 @@ impl Captures {
     }
 
     /// Follows the table whose history `schema` is. `identity`: positions among its stored columns of those that tell its rows apart; none:
-    /// whole rows do. What held when the store was closed holds on, until a capture says otherwise.
-    pub fn follow(&mut self, schema: &'static TableSchema, identity: &[usize]) -> Result<(), StoreError> {
+    /// whole rows do. `passing`: positions of those whose changes do not count (they keep the value with which a row began). What held
+    /// when the store was closed holds on, until a capture says otherwise.
+    pub fn follow(&mut self, schema: &'static TableSchema, identity: &[usize], passing: &[usize]) -> Result<(), StoreError> {
         let log = self.write(|writer, _, _| writer.history(schema))?;
-        let mut present = Present::new(identity);
+        let mut present = Present::new(identity, passing);
         let scan = IntervalScan { as_of: Some(Nanos::MAX), ..IntervalScan::default() };
         Reader::open(&self.dir)?.intervals(schema, &scan, &mut |row| {
             present.restore(row);
@@ -204,13 +208,19 @@ impl Captures {
         Ok(())
     }
 
-    /// Keeps a fact for readers ([`crate::store::Info::notes`]).
-    pub fn put_note(&mut self, name: &str, value: &str) -> Result<(), StoreError> {
-        self.write(|writer, _, _| {
-            let mut tx = writer.begin()?;
-            tx.put_note(name, value)?;
-            tx.commit()
-        })
+    /// Keeps a fact for readers ([`crate::store::Info::notes`]); writes nothing where it is kept already. Gives whether the name is new.
+    pub fn put_note(&mut self, name: &str, value: &str) -> Result<bool, StoreError> {
+        let kept = self.notes.get(name);
+        let is_new = kept.is_none();
+        if kept.is_none_or(|kept| kept != value) {
+            self.write(|writer, _, _| {
+                let mut tx = writer.begin()?;
+                tx.put_note(name, value)?;
+                tx.commit()
+            })?;
+            self.notes.insert(name.to_owned(), value.to_owned());
+        }
+        Ok(is_new)
     }
 
     /// Where a stream resumes.
@@ -262,6 +272,7 @@ impl Captures {
             table.log = writer.history(table.schema)?;
             table.present.clear();
         }
+        self.notes.clear();
         Ok(writer)
     }
 }
@@ -296,10 +307,18 @@ impl From<Cell<'_>> for Value {
 
 /// A row's values by the types of its columns, without secrets. A number that is none is NULL, as in osquery.
 fn cells(schema: &TableSchema, row: &[String], redaction: &Redaction) -> Vec<Value> {
-    let texts = row.iter().map(String::as_str).chain(std::iter::repeat(""));
+    let texts = || row.iter().map(String::as_str).chain(std::iter::repeat(""));
+    // Tables of pairs (variables, labels, settings) say in another column what a value is.
+    let named = schema.stored().zip(texts()).find(|(column, _)| NAMES.contains(&column.name)).map_or("", |(_, name)| name);
     let value = |(column, text): (&crate::ColumnSpec, &str)| match column.kind {
         kind if kind.is_int() => text.parse().map_or(Value::Null, Value::Int),
-        _ => Value::Text(crate::table::cut(&redaction.value(column.name, text)).into_owned()),
+        _ => {
+            let label = if column.name == "value" { named } else { column.name };
+            Value::Text(crate::table::cut(&redaction.value(label, text)).into_owned())
+        }
     };
-    schema.stored().zip(texts).map(value).collect()
+    schema.stored().zip(texts()).map(value).collect()
 }
+
+/// Columns that say what the column `value` beside them is.
+const NAMES: [&str; 3] = ["key", "name", "variable"];

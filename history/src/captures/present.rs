@@ -46,13 +46,14 @@ pub(super) struct Change {
 #[derive(Debug)]
 pub(super) struct Present {
     identity: Vec<usize>,
+    passing: Vec<usize>,
     rows: HashMap<u128, Vec<Held>>,
 }
 
 impl Present {
-    /// `identity`: positions of the columns that tell rows apart; none: all columns do.
-    pub(super) fn new(identity: &[usize]) -> Self {
-        Self { identity: identity.to_vec(), rows: HashMap::new() }
+    /// `identity`: positions of the columns that tell rows apart; none: all columns do. `passing`: of those whose changes do not count.
+    pub(super) fn new(identity: &[usize], passing: &[usize]) -> Self {
+        Self { identity: identity.to_vec(), passing: passing.to_vec(), rows: HashMap::new() }
     }
 
     pub(super) fn clear(&mut self) {
@@ -62,22 +63,28 @@ impl Present {
     /// Takes up a row that held when the store was closed.
     pub(super) fn restore(&mut self, row: &IntervalRow<'_>) {
         let values: Vec<Value> = row.cells.iter().map(|cell| Value::from(*cell)).collect();
-        let held = Held { digest: digest(&values), from_ns: row.valid_from_ns, key: key(&values), scope: row.scope.to_owned() };
+        let held =
+            Held { digest: self.digest_of(&values), from_ns: row.valid_from_ns, key: row.key.to_owned(), scope: row.scope.to_owned() };
         self.rows.entry(self.identity_of(&values)).or_default().push(held);
     }
 
     fn identity_of(&self, values: &[Value]) -> u128 {
         if self.identity.is_empty() {
-            return digest(values);
+            return self.digest_of(values);
         }
         digest(&self.identity.iter().filter_map(|column| values.get(*column)).collect::<Vec<_>>())
+    }
+
+    /// What tells whether a row is still the same.
+    fn digest_of(&self, values: &[Value]) -> u128 {
+        digest(&values.iter().enumerate().filter(|(at, _)| !self.passing.contains(at)).map(|(_, value)| value).collect::<Vec<_>>())
     }
 
     /// What has to change so that exactly `rows` hold from `at_ns` on.
     pub(super) fn compare(&self, rows: &[Vec<Value>], at_ns: Nanos) -> Change {
         let mut captured: HashMap<u128, Vec<(usize, u128)>> = HashMap::with_capacity(rows.len());
         for (row, values) in rows.iter().enumerate() {
-            captured.entry(self.identity_of(values)).or_default().push((row, digest(values)));
+            captured.entry(self.identity_of(values)).or_default().push((row, self.digest_of(values)));
         }
         let mut change = Change::default();
         for (identity, held) in self.rows.iter().filter(|(identity, _)| !captured.contains_key(*identity)) {
@@ -96,8 +103,9 @@ impl Present {
             let reason = |at: usize| if at < changed { "changed" } else { "removed" };
             change.ends.extend(gone.iter().enumerate().map(|(at, held)| ends(identity, held, reason(at))));
             // Of one key and start, the scope is what tells intervals apart.
-            for (nth, (row, digest)) in news.into_iter().enumerate() {
-                let scope = format!("{identity:032x}.{}", held.len() + nth);
+            let scopes =
+                (0..).map(|nth: usize| format!("{identity:032x}.{nth}")).filter(|scope| held.iter().all(|held| held.scope != *scope));
+            for ((row, digest), scope) in news.into_iter().zip(scopes) {
                 // A clock that was set back must not begin a row before the one that it replaces.
                 let from_ns = gone.iter().map(|held| held.from_ns).fold(at_ns, Nanos::max);
                 change.begins.push(Begins { identity, row, held: Held { digest, from_ns, key: key(&rows[row]), scope } });

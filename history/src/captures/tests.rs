@@ -10,12 +10,16 @@ use crate::{
 };
 
 /// `id`, which tells rows apart, and `value`.
-static SCHEMA: LazyLock<TableSchema> = LazyLock::new(|| {
-    let column = |name, kind, role| ColumnSpec { stored: true, ..ColumnSpec::own(name, kind, role, false, "") };
-    let mut columns = vec![column("id", ColumnType::Integer, Role::Index), column("value", ColumnType::Text, Role::Plain)];
-    columns.extend(ColumnSpec::of_history());
+static SCHEMA: LazyLock<TableSchema> = LazyLock::new(|| schema(&[("id", ColumnType::Integer), ("value", ColumnType::Text)]));
+
+fn schema(columns: &[(&'static str, ColumnType)]) -> TableSchema {
+    let column = |(at, (name, kind)): (usize, &(&'static str, ColumnType))| {
+        let role = if at == 0 { Role::Index } else { Role::Plain };
+        ColumnSpec { stored: true, ..ColumnSpec::own(name, *kind, role, false, "") }
+    };
+    let columns = columns.iter().enumerate().map(column).chain(ColumnSpec::of_history()).collect();
     TableSchema { name: "things_history", doc: "", kind: TableKind::History, columns, examples: &[] }
-});
+}
 
 struct Bench {
     dir: TempDir,
@@ -52,7 +56,7 @@ impl Bench {
 
 fn open(dir: &Path, identity: &[usize]) -> Captures {
     let (mut captures, _) = Captures::open(dir, &StoreOptions::default(), Redaction::default()).unwrap();
-    captures.follow(&SCHEMA, identity).unwrap();
+    captures.follow(&SCHEMA, identity, &[]).unwrap();
     captures
 }
 
@@ -88,6 +92,46 @@ fn secrets_are_dropped_before_a_row_is_kept() {
     let mut bench = Bench::new(&[]);
     bench.take(&[(1, "mysql --password=hunter2 --user=ann")], 10);
     assert_eq!(bench.as_of(10), [(1, "mysql --password=[redacted] --user=ann".into())]);
+}
+
+#[test]
+fn the_value_of_a_pair_is_dropped_by_its_key() {
+    static PAIRS: LazyLock<TableSchema> = LazyLock::new(|| schema(&[("key", ColumnType::Text), ("value", ColumnType::Text)]));
+    let redaction = Redaction::default();
+    let kept = |key: &str, value: &str| cells(&PAIRS, &[key.to_owned(), value.to_owned()], &redaction)[1].clone();
+    assert_eq!(kept("DB_PASSWORD", "hunter2"), Value::Text("[redacted]".into()));
+    assert_eq!(kept("DB_USER", "ann"), Value::Text("ann".into()));
+}
+
+#[test]
+fn a_table_whose_columns_changed_goes_on_with_the_rows_that_held() {
+    static REORDERED: LazyLock<TableSchema> =
+        LazyLock::new(|| schema(&[("value", ColumnType::Text), ("id", ColumnType::Integer), ("extra", ColumnType::Text)]));
+    let mut bench = Bench::new(&[0]);
+    bench.take(&[(1, "a"), (2, "b")], 10);
+    bench.captures.follow(&REORDERED, &[1], &[]).unwrap();
+    let rows = [vec!["a".to_owned(), "1".to_owned(), "x".to_owned()]];
+    let capture = Capture { rows: &rows, taken_ns: 20, evidence: "interval", was_blind: false };
+    assert_eq!(bench.captures.capture("things_history", &capture).unwrap(), Difference { began: 1, ended: 2 });
+    assert_eq!(bench.as_of(15), [(1, "a".into()), (2, "b".into())]);
+    assert_eq!(bench.as_of(20), [(1, "a".into())], "what was stored under the old first column ended");
+}
+
+#[test]
+fn a_change_of_a_counter_is_no_change() {
+    let mut bench = Bench::new(&[0]);
+    bench.captures.follow(&SCHEMA, &[0], &[1]).unwrap();
+    assert_eq!(bench.take(&[(1, "a")], 10), Difference { began: 1, ended: 0 });
+    assert_eq!(bench.take(&[(1, "b")], 20), Difference::default());
+    assert_eq!(bench.as_of(20), [(1, "a".into())], "it keeps the value with which the row began");
+}
+
+#[test]
+fn a_clock_that_was_set_back_overwrites_no_other_row() {
+    let mut bench = Bench::new(&[0]);
+    bench.take(&[(1, "a"), (1, "b")], 100);
+    bench.take(&[(1, "b"), (1, "c")], 50);
+    assert_eq!(bench.as_of(100), [(1, "b".into()), (1, "c".into())]);
 }
 
 proptest! {

@@ -182,14 +182,15 @@ impl Search<'_> {
         let mut plain = Vec::new();
         let mut read = || {
             let key = row.get_ref(0)?.as_str()?;
-            let key = if number { parse_number(key).map_or(Cell::Null, Cell::Int) } else { Cell::Text(key) };
+            let first = if number { parse_number(key).map_or(Cell::Null, Cell::Int) } else { Cell::Text(key) };
             if let Err(why) = layout.inflate(row.get_ref(6)?.as_blob()?, &mut plain) {
                 // The interval still tells its key and when it held.
                 tracing::error!(table = self.table.name, why, "an interval is damaged");
                 plain.clear();
             }
-            let cells = projection.pick(&projection.decode(Some(key), &plain));
+            let cells = projection.pick(&projection.decode(Some(first), &plain));
             Ok(visit(&IntervalRow {
+                key,
                 scope: row.get_ref(7)?.as_str()?,
                 valid_from_ns: row.get(1)?,
                 valid_to_ns: row.get(2)?,

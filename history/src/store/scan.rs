@@ -68,6 +68,8 @@ pub struct IntervalScan {
 /// An interval as it lies in the store.
 #[derive(Debug)]
 pub struct IntervalRow<'a> {
+    /// What it is found by, as it is stored: the first column that the table had when the row was written.
+    pub key: &'a str,
     /// What tells it from others of the same key.
     pub scope: &'a str,
     pub valid_from_ns: Nanos,
