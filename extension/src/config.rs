@@ -15,7 +15,7 @@ use mayfly_sources::{
 };
 use serde::Deserialize;
 
-use crate::delivery::DeliveryConfig;
+use crate::{asking::HistoryConfig, delivery::DeliveryConfig};
 
 /// Where the configuration is looked for when neither `--config` nor `MAYFLY_CONFIG` says.
 pub const DEFAULT_PATH: &str = "/etc/mayfly/mayfly.toml";
@@ -40,6 +40,7 @@ pub struct Config {
     pub ebpf: EbpfConfig,
     pub store: StoreOptions,
     pub delivery: DeliveryConfig,
+    pub history: HistoryConfig,
     pub redact: RedactConfig,
     pub extension: ExtensionConfig,
     pub log: LogConfig,

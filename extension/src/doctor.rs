@@ -10,7 +10,8 @@ use std::{
     process::ExitCode,
 };
 
-use mayfly_history::{chain, store::Reader};
+use mayfly_history::{captures::SOURCE, chain, feed::FeedStatus};
+use mayfly_tables::Home;
 use serde::Serialize;
 
 use crate::{config, output::escaped, privileges};
@@ -91,7 +92,7 @@ fn state(dir: &Path) -> Finding {
 fn recorder(dir: &Path) -> Vec<Finding> {
     let what = "recorder";
     let read = || -> Result<_, mayfly_history::store::StoreError> {
-        let reader = Reader::open(dir)?;
+        let reader = Home::Recorder.open(dir)?;
         Ok((reader.info()?, reader.sources()?))
     };
     let (info, sources) = match read() {
@@ -112,7 +113,9 @@ fn recorder(dir: &Path) -> Vec<Finding> {
             "systemctl enable --now mayfly, or let osqueryd autoload mayfly.ext",
         ),
     };
+    let (followed, sources): (Vec<_>, Vec<_>) = sources.into_iter().partition(|source| source.source == SOURCE);
     let mut findings = vec![first];
+    findings.extend(tables(&followed));
     for source in sources {
         let what = format!("source {} {}", source.source, source.endpoint);
         let verdict = match source.state.as_str() {
@@ -135,6 +138,34 @@ fn recorder(dir: &Path) -> Vec<Finding> {
         }
         findings.push(Finding::new(verdict, what.trim_end(), detail, source.hint));
     }
+    findings
+}
+
+/// The tables of osquery's that are followed: one line for all that fare well.
+fn tables(sources: &[FeedStatus]) -> Vec<Finding> {
+    let what = "tables of osquery";
+    let is_well = |source: &&FeedStatus| source.state == "running";
+    let captured = sources.iter().filter(|source| !source.endpoint.is_empty());
+    let (well, ill): (Vec<_>, Vec<_>) = captured.partition(is_well);
+    let mut findings = match sources.iter().find(|source| source.endpoint.is_empty()) {
+        None => vec![Finding::new(
+            Verdict::Ok,
+            what,
+            "none was captured: it takes osqueryd, with mayfly.ext loaded; what Mayfly collects itself is recorded without",
+            "",
+        )],
+        Some(all) if all.state == "running" => {
+            let names: Vec<_> = well.iter().map(|source| source.endpoint.as_str()).collect();
+            vec![Finding::new(Verdict::Ok, what, format!("{} followed: {}", names.len(), names.join(", ")), "")]
+        }
+        Some(all) => {
+            vec![Finding::new(Verdict::Warn, what, format!("{}: nothing is captured now; {}", all.state, all.last_error), &*all.hint)]
+        }
+    };
+    findings.extend(ill.into_iter().map(|source| {
+        let verdict = if source.state == "waiting" { Verdict::Ok } else { Verdict::Warn };
+        Finding::new(verdict, &format!("table {}", source.endpoint), format!("{}; {}", source.state, source.last_error), &*source.hint)
+    }));
     findings
 }
 

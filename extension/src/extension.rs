@@ -45,7 +45,7 @@ pub fn run(loaded: Loaded, args: &ExtensionArgs, state_dir: &Path) -> Result<Exi
     let line = Line::new(&args.socket);
     let extension = Extension::start(ServeOptions {
         line: line.clone(),
-        follow: Vec::new(),
+        follow: loaded.config.history.tables(),
         timeout: Duration::from_secs(args.timeout),
         interval: Duration::from_secs(args.interval),
         state_dir: state_dir.to_owned(),

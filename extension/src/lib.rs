@@ -24,6 +24,7 @@ mod signals;
 pub mod sql;
 pub mod thrift;
 pub mod watch;
+mod watched;
 
 use std::{error::Error, process::ExitCode};
 

@@ -1,6 +1,7 @@
 //! The line to osquery, as those see it who ask osquery something on their own account: whether it is there, and what may be followed.
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -17,19 +18,40 @@ pub struct Up {
     pub number: u64,
     /// The tables of osquery's whose histories we serve now.
     pub followed: Vec<&'static Followed>,
-    /// Tables that cannot be followed, and why.
-    pub refused: Vec<(String, String)>,
+    /// Tables that are not followed, and why.
+    pub refused: Vec<(String, Refusal)>,
+}
+
+/// Why a table is not followed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Neither osquery nor an extension has it now.
+    #[error("osquery has no table of that name")]
+    Absent,
+    /// A history that is recorded at event time stands in.
+    #[error("{history} stands in: it is recorded at event time")]
+    Native { history: String },
+    /// It cannot be followed as it is.
+    #[error("{0}")]
+    Unfit(String),
 }
 
 /// Whether we are registered with osquery. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Line(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     socket: PathBuf,
     state: Mutex<State>,
     changed: Condvar,
+    /// Called after each change.
+    listeners: Mutex<Vec<Box<dyn Fn() -> bool + Send>>>,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Line").field("socket", &self.socket).field("state", &self.state).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -42,7 +64,7 @@ struct State {
 impl Line {
     /// The line to the manager at `socket`; down at first.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self(Arc::new(Inner { socket: socket.into(), state: Mutex::default(), changed: Condvar::new() }))
+        Self(Arc::new(Inner { socket: socket.into(), state: Mutex::default(), changed: Condvar::new(), listeners: Mutex::default() }))
     }
 
     pub fn socket(&self) -> &Path {
@@ -58,24 +80,34 @@ impl Line {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// We are registered, and follow these tables.
-    pub(crate) fn raise(&self, followed: Vec<&'static Followed>, refused: Vec<(String, String)>) {
-        let mut state = self.state();
-        state.registrations += 1;
-        state.up = Some(Up { number: state.registrations, followed, refused });
+    /// Has `listener` called after each change, the end included, until it gives false; for who waits for other things, too. It must
+    /// not block.
+    pub(crate) fn on_change(&self, listener: impl Fn() -> bool + Send + 'static) {
+        self.0.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(listener));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state());
         self.0.changed.notify_all();
+        self.0.listeners.lock().unwrap_or_else(PoisonError::into_inner).retain(|listener| listener());
+    }
+
+    /// We are registered, and follow these tables.
+    pub(crate) fn raise(&self, followed: Vec<&'static Followed>, refused: Vec<(String, Refusal)>) {
+        self.change(|state| {
+            state.registrations += 1;
+            state.up = Some(Up { number: state.registrations, followed, refused });
+        });
     }
 
     /// We no longer are.
     pub(crate) fn lower(&self) {
-        self.state().up = None;
-        self.0.changed.notify_all();
+        self.change(|state| state.up = None);
     }
 
     /// The process ends: nobody waits any longer.
     pub(crate) fn hang_up(&self) {
-        self.state().hung_up = true;
-        self.0.changed.notify_all();
+        self.change(|state| state.hung_up = true);
     }
 
     /// The registration, if there is one.

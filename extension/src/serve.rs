@@ -19,12 +19,12 @@ use std::{
 };
 
 use mayfly_history::{Feed, chain, now};
-use mayfly_tables::{Followed, Table};
+use mayfly_tables::{FollowError, Followed, Table};
 
 use crate::{
     delivery::{Delivery, DeliveryConfig, Registration},
-    line::Line,
-    manager::{Manager, ManagerError},
+    line::{Line, Refusal},
+    manager::{Listed, Manager, ManagerError},
     sql::captured,
     thrift::{Limits, Server},
 };
@@ -152,8 +152,28 @@ enum ServeError {
 struct Registered {
     uuid: i64,
     server: Server,
+    /// Names the registration to delivery.
+    token: String,
+    /// The extensions that were there before us.
+    beside: Vec<Listed>,
     followed: Vec<&'static Followed>,
-    refused: Vec<(String, String)>,
+    refused: Vec<(String, Refusal)>,
+}
+
+/// Why a registration no longer holds.
+enum Ended {
+    /// It is time to stop.
+    Stopped,
+    /// osquery no longer knows us, or another osquery is there.
+    Forgotten,
+    /// We took it back, since osquery has other tables now than those that we follow.
+    Outdated,
+}
+
+/// Why a table is not followed, or not known to be fit for it.
+enum Declined {
+    Table(Refusal),
+    Manager(ManagerError),
 }
 
 struct Keeper {
@@ -168,29 +188,38 @@ impl Keeper {
     }
 
     fn keep(&self) {
-        while let Some(registered) = self.register() {
+        let mut token = None;
+        while let Some(registered) = self.register(token.as_deref()) {
             tracing::info!(uuid = registered.uuid, socket = %self.options.line.socket().display(), "registered with osquery");
             self.options.feed.running();
             self.options.line.raise(registered.followed.clone(), registered.refused.clone());
             let ended = self.watch(&registered);
             self.options.line.lower();
-            if ended {
-                if let Err(error) = self.manager(GOODBYE).deregister(registered.uuid) {
-                    tracing::debug!(error = chain(&error), "osquery did not hear the goodbye");
+            token = None;
+            match ended {
+                Ended::Stopped => {
+                    if let Err(error) = self.manager(GOODBYE).deregister(registered.uuid) {
+                        tracing::debug!(error = chain(&error), "osquery did not hear the goodbye");
+                    }
+                    return;
                 }
-                return;
+                Ended::Forgotten => tracing::warn!("osquery no longer knows us; registering again"),
+                Ended::Outdated => {
+                    tracing::info!("osquery's tables changed; registering again");
+                    // To delivery nothing ended: nothing is offered again.
+                    token = Some(registered.token);
+                }
             }
-            tracing::warn!("osquery no longer knows us; registering again");
         }
     }
 
-    /// Registers, however long that takes; `None`: it is time to stop.
-    fn register(&self) -> Option<Registered> {
+    /// Registers, however long that takes; `None`: it is time to stop. `token`: of the registration that this one goes on for.
+    fn register(&self, token: Option<&str>) -> Option<Registered> {
         let insist_until = Instant::now() + self.options.timeout;
         let mut pause = Duration::from_millis(200);
         let mut said = String::new();
         loop {
-            match self.try_register() {
+            match self.try_register(token) {
                 Ok(registered) => return Some(registered),
                 Err(error) => {
                     let why = chain(&error);
@@ -215,14 +244,16 @@ impl Keeper {
         }
     }
 
-    fn try_register(&self) -> Result<Registered, ServeError> {
+    fn try_register(&self, token: Option<&str>) -> Result<Registered, ServeError> {
         let manager = self.manager(PATIENCE);
-        if manager.extensions()?.iter().any(|listed| listed.name == NAME) {
+        let beside = manager.extensions()?;
+        if beside.iter().any(|listed| listed.name == NAME) {
             return Err(ServeError::Duplicate);
         }
         let taken = manager.table_names()?;
-        let registration = Registration { instance: manager.instance_id()?, token: format!("{}-{}", now(), std::process::id()) };
-        let (followed, refused) = self.follow(&manager, &taken);
+        let token = token.map_or_else(|| format!("{}-{}", now(), std::process::id()), str::to_owned);
+        let registration = Registration { instance: manager.instance_id()?, token: token.clone() };
+        let (followed, refused) = self.follow(&manager, &taken)?;
         let tables = self.free_tables(&taken, &followed);
         let uuid = manager.register(NAME, env!("CARGO_PKG_VERSION"), desk::routes(&tables))?;
         let path = socket_of(self.options.line.socket(), uuid);
@@ -237,7 +268,7 @@ impl Keeper {
             ended: AtomicBool::new(false),
         };
         match Server::start(&path, Arc::new(desk), Limits::default()) {
-            Ok(server) => Ok(Registered { uuid, server, followed, refused }),
+            Ok(server) => Ok(Registered { uuid, server, token, beside, followed, refused }),
             Err(source) => {
                 let _ = manager.deregister(uuid);
                 Err(ServeError::Listen { path, source })
@@ -246,19 +277,47 @@ impl Keeper {
     }
 
     /// The tables that can be followed now, as osquery describes them, and those that cannot, with the reason.
-    fn follow(&self, manager: &Manager, there: &BTreeSet<String>) -> (Vec<&'static Followed>, Vec<(String, String)>) {
+    fn follow(
+        &self,
+        manager: &Manager,
+        there: &BTreeSet<String>,
+    ) -> Result<(Vec<&'static Followed>, Vec<(String, Refusal)>), ManagerError> {
         let (mut followed, mut refused) = (Vec::new(), Vec::new());
         for name in &self.options.follow {
-            let described = match there.contains(name) {
-                true => manager.describe(name).map_err(|error| chain(&error)),
-                false => Err("osquery has no table of that name".to_owned()),
-            };
-            match described.and_then(|core| Followed::of(&core).map_err(|error| chain(&error))) {
+            match self.follow_one(manager, there, name) {
                 Ok(table) => followed.push(table),
-                Err(why) => refused.push((name.clone(), why)),
+                Err(Declined::Table(why)) => refused.push((name.clone(), why)),
+                Err(Declined::Manager(ManagerError::Refused { message, .. })) => {
+                    refused.push((name.clone(), Refusal::Unfit(format!("osquery does not describe it: {message}"))));
+                }
+                Err(Declined::Manager(error)) => return Err(error),
             }
         }
-        (followed, refused)
+        Ok((followed, refused))
+    }
+
+    fn follow_one(&self, manager: &Manager, there: &BTreeSet<String>, name: &str) -> Result<&'static Followed, Declined> {
+        if self.options.tables.iter().any(|own| own.schema().name == name) {
+            return Err(Declined::Table(Refusal::Unfit("it is a table of Mayfly's own".into())));
+        }
+        if !there.contains(name) {
+            return Err(Declined::Table(Refusal::Absent));
+        }
+        let core = manager.describe(name).map_err(Declined::Manager)?;
+        Followed::of(&core).map_err(|error| {
+            Declined::Table(match error {
+                FollowError::Native { history } => Refusal::Native { history },
+                other => Refusal::Unfit(chain(&other)),
+            })
+        })
+    }
+
+    /// Whether what could be followed now differs from what is.
+    fn is_outdated(&self, manager: &Manager, registered: &Registered) -> Result<bool, ManagerError> {
+        let (followed, _) = self.follow(manager, &manager.table_names()?)?;
+        let same =
+            followed.len() == registered.followed.len() && followed.iter().zip(&registered.followed).all(|(a, b)| std::ptr::eq(*a, *b));
+        Ok(!same)
     }
 
     /// The tables that we serve. One whose name is taken would refuse us all: those are left out.
@@ -280,13 +339,15 @@ impl Keeper {
         free
     }
 
-    /// Looks after the registration until it no longer holds (false) or it is time to stop (true).
-    fn watch(&self, registered: &Registered) -> bool {
+    /// Looks after the registration until it no longer holds.
+    fn watch(&self, registered: &Registered) -> Ended {
         let manager = self.manager(PATIENCE);
         let mut unanswered = 0;
+        // The other extensions with which what can be followed was last looked at.
+        let mut looked_at = registered.beside.clone();
         loop {
             if self.signal.pause(self.options.interval.max(Duration::from_millis(200))) {
-                return true;
+                return Ended::Stopped;
             }
             match manager.extensions() {
                 Ok(listed) if listed.iter().any(|e| e.uuid == registered.uuid && e.name == NAME) => {
@@ -294,15 +355,28 @@ impl Keeper {
                     if !registered.server.is_reachable() {
                         // Listed, but nobody can reach us: take that registration back and begin anew.
                         let _ = manager.deregister(registered.uuid);
-                        return false;
+                        return Ended::Forgotten;
+                    }
+                    // osquery's own tables change with its version, and so with its process; those of extensions come and go with them.
+                    let beside: Vec<_> = listed.into_iter().filter(|other| other.uuid != registered.uuid).collect();
+                    if beside == looked_at {
+                        continue;
+                    }
+                    match self.is_outdated(&manager, registered) {
+                        Ok(true) => {
+                            let _ = manager.deregister(registered.uuid);
+                            return Ended::Outdated;
+                        }
+                        Ok(false) => looked_at = beside,
+                        Err(error) => tracing::debug!(error = chain(&error), "cannot look whether osquery has other tables now"),
                     }
                 }
-                Ok(_) | Err(ManagerError::Unreachable { .. }) => return false,
+                Ok(_) | Err(ManagerError::Unreachable { .. }) => return Ended::Forgotten,
                 Err(error) => {
                     unanswered += 1;
                     tracing::debug!(error = chain(&error), unanswered, "osquery does not answer");
                     if unanswered == UNANSWERED {
-                        return false;
+                        return Ended::Forgotten;
                     }
                 }
             }

@@ -2,7 +2,13 @@
 
 use std::sync::OnceLock;
 
-use mayfly_history::{bigint, feed::FeedStatus, store::Reader, text};
+use mayfly_history::{
+    bigint,
+    captures::SOURCE,
+    feed::FeedStatus,
+    store::{Reader, StoreError},
+    text,
+};
 
 use crate::live::Live;
 
@@ -16,6 +22,21 @@ fn count(n: u64) -> Option<i64> {
 /// A time that may not have come yet.
 fn seconds(ns: i64) -> Option<i64> {
     (ns > 0).then_some(ns / SECOND)
+}
+
+/// Where no osquery has been, it is said why there are no histories of its tables.
+fn rows(store: &Reader) -> Result<Vec<FeedStatus>, StoreError> {
+    let mut sources = store.sources()?;
+    if !sources.is_empty() && sources.iter().all(|status| status.source != SOURCE) {
+        sources.push(FeedStatus {
+            source: SOURCE.into(),
+            state: "waiting".into(),
+            hint: "no osqueryd has run the extension here: histories of osquery's tables are empty, those that Mayfly collects are not"
+                .into(),
+            ..FeedStatus::default()
+        });
+    }
+    Ok(sources)
 }
 
 /// The sources, their health and their counters.
@@ -44,9 +65,13 @@ pub(crate) static TABLE: Live<FeedStatus> = Live {
         bigint("restarts", |s| count(s.restarts), "How often the source broke and was started again."),
         bigint("last_event_time", |s| seconds(s.last_event_ns), "Time of the newest event, UNIX seconds; NULL before the first."),
         text("last_error", |s| Some(s.last_error.as_str().into()), "What went wrong last; stays after the source has recovered."),
-        text("hint", |s| Some(s.hint.as_str().into()), "What would make the source see; empty while it runs."),
+        text(
+            "hint",
+            |s| Some(s.hint.as_str().into()),
+            "What would make the source see. Of a table that is followed: by how much a change may be seen late.",
+        ),
     ],
-    rows: Reader::sources,
+    rows,
     as_of: None,
     examples: &[
         (

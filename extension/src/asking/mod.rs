@@ -4,6 +4,7 @@
 //! that folder's lock asks; another extension on the same state directory only serves. Each job runs on a thread of its own, so that a
 //! slow one delays no other, and none of them ever runs inside a `generate`.
 
+mod captures;
 mod office;
 
 use std::{
@@ -26,6 +27,7 @@ use crate::{
     config::{Config, Loaded},
     line::Line,
 };
+pub use captures::HistoryConfig;
 pub(crate) use office::Office;
 
 /// How long before a store that could not be opened is tried again.
@@ -41,7 +43,7 @@ const LONGEST_END: Duration = Duration::from_secs(5);
 type Job = fn(&Office) -> io::Result<Vec<JoinHandle<()>>>;
 
 /// Every job; a new one is one line here.
-const JOBS: &[Job] = &[];
+const JOBS: &[Job] = &[captures::start];
 
 /// The jobs at work. Dropping it stops them.
 #[derive(Debug)]
@@ -55,7 +57,13 @@ impl Asking {
     /// Begins, once no other process asks on this state directory; returns at once.
     pub(crate) fn start(loaded: &Loaded, state_dir: &Path, line: Line) -> io::Result<Self> {
         let feeds = Feeds::default();
-        let clerk = Clerk { config: loaded.config.clone(), state_dir: state_dir.to_owned(), line: line.clone(), feeds: feeds.clone() };
+        let clerk = Clerk {
+            config: loaded.config.clone(),
+            state_dir: state_dir.to_owned(),
+            line: line.clone(),
+            feeds: feeds.clone(),
+            gaps: Vec::new(),
+        };
         let clerk = thread::Builder::new().name("asking".into()).spawn(move || clerk.work())?;
         Ok(Self { line, feeds, clerk: Some(clerk) })
     }
@@ -90,10 +98,12 @@ struct Clerk {
     state_dir: PathBuf,
     line: Line,
     feeds: Feeds,
+    /// Gaps that the store has not taken yet.
+    gaps: Vec<Gap>,
 }
 
 impl Clerk {
-    fn work(self) {
+    fn work(mut self) {
         let Some((_lock, captures)) = self.open() else { return };
         let office = Office::new(self.config.clone(), &self.state_dir, self.line.clone(), self.feeds.clone(), captures);
         let mut threads = Vec::new();
@@ -142,7 +152,7 @@ impl Clerk {
     }
 
     /// Writes the state of the jobs while it changes, and lets the store do its housework, until the line is hung up.
-    fn look_after(&self, office: &Office) {
+    fn look_after(&mut self, office: &Office) {
         let mut maintain_at = Instant::now();
         while !self.line.is_hung_up() {
             if maintain_at <= Instant::now() {
@@ -159,11 +169,19 @@ impl Clerk {
         }
     }
 
-    fn write(&self, office: &Office) {
+    fn write(&mut self, office: &Office) {
         let mut captures = office.captures();
-        let gaps = self.feeds.take_gaps();
-        let written = gaps.iter().try_for_each(|gap| captures.put_gap(gap)).and_then(|()| captures.put_statuses(self.feeds.statuses()));
-        if let Err(error) = written {
+        self.gaps.extend(self.feeds.take_gaps());
+        let mut written = Ok(());
+        while written.is_ok()
+            && let Some(gap) = self.gaps.first()
+        {
+            written = captures.put_gap(gap);
+            if written.is_ok() {
+                self.gaps.remove(0);
+            }
+        }
+        if let Err(error) = written.and_then(|()| captures.put_statuses(self.feeds.statuses())) {
             tracing::warn!(error = chain(&error), "cannot write how the captures fare");
         }
     }

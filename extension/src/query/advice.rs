@@ -3,6 +3,8 @@
 use mayfly_tables::TABLES;
 use rusqlite::Error;
 
+use crate::asking::HistoryConfig;
+
 /// The error in one line, with what would help where that is known.
 pub fn advice(error: &Error) -> String {
     let said = match error {
@@ -11,6 +13,14 @@ pub fn advice(error: &Error) -> String {
     };
     if let Some(table) = said.strip_prefix("no such table: ") {
         let tables = TABLES.iter().map(|t| t.schema().name);
+        if let Some(core) =
+            table.strip_suffix("_history").filter(|core| HistoryConfig::default().tables().iter().any(|known| known == core))
+        {
+            return format!(
+                "no such table: {table}; nothing was captured of osquery's {core} here: it takes osqueryd, with mayfly.ext loaded and \
+                 {core} among [history] tables"
+            );
+        }
         return match nearest(table, tables.clone()) {
             Some(near) => format!("no such table: {table}; did you mean {near}?"),
             None => format!("no such table: {table}; osquery's own tables need osquery. Here: {}", tables.collect::<Vec<_>>().join(", ")),
@@ -44,7 +54,7 @@ fn start(text: &str) -> String {
 }
 
 /// The name that `wrong` was most likely meant to be.
-fn nearest<'n>(wrong: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+pub(crate) fn nearest<'n>(wrong: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let wrong = wrong.to_ascii_lowercase();
     names
         .map(|name| (strsim::jaro_winkler(&wrong, name), name))
@@ -70,6 +80,8 @@ mod tests {
     #[test]
     fn an_error_says_what_would_help() {
         assert_eq!(complaint("SELECT * FROM container_histroy"), "no such table: container_histroy; did you mean container_history?");
+        let captured = complaint("SELECT * FROM routes_history");
+        assert!(captured.contains("nothing was captured of osquery's routes"), "{captured}");
         let core = complaint("SELECT * FROM processes");
         assert!(core.contains("need osquery") && core.contains("recorder_gaps"), "{core}");
         assert_eq!(

@@ -2,8 +2,11 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "clippy knows tests only by their attribute, not the functions they share")]
 
+mod captures;
+mod churn;
 mod delivery;
 mod garbage;
+mod host;
 mod peer;
 mod registration;
 mod rows;

@@ -5,12 +5,16 @@ usage: manager.py SOCKET DATABASE
 Serves the manager's socket and obeys one JSON command a line on stdin, answering one JSON line on stdout. What osqueryd
 keeps in its database (counters, timestamps, the query that runs) is kept in DATABASE, so that a new process on the same
 file is osqueryd's next worker; a missing file is an osquery that was never here, with a new instance_id.
+
+Tables with rows (see `tables.py`) are put there and taken away by commands.
 """
 
+import contextlib
 import glob
 import json
 import logging
 import os
+import re
 import sqlite3
 import sys
 import threading
@@ -19,6 +23,7 @@ import uuid as uuids
 
 from osquery.extensions import Extension, ExtensionManager
 from osquery.extensions.ttypes import ExtensionResponse, ExtensionStatus, InternalExtensionInfo, InternalOptionInfo
+import tables
 from thrift.protocol import TBinaryProtocol
 from thrift.server import TServer
 from thrift.transport import TSocket, TTransport
@@ -58,6 +63,7 @@ class Manager(ExtensionManager.Iface):
         self.database = database
         self.core_tables = list(CORE_TABLES)
         self.lock = threading.Lock()
+        self.tables = {}  # name: tables.Table
         self.registered = {}  # uuid: (info, {table: routes})
         self.next_uuid = 41  # osquery's first ones are the same at every start
 
@@ -72,6 +78,8 @@ class Manager(ExtensionManager.Iface):
             if value is None:
                 return ExtensionResponse(ExtensionStatus(1, "NotFound", 0), [])
             return ExtensionResponse(ExtensionStatus(0, "OK", 0), [{"v": value}])
+        if registry == "table" and request.get("action") == "columns" and item in self.tables:
+            return ExtensionResponse(ExtensionStatus(0, "OK", 0), self.tables[item].routes())
         return ExtensionResponse(ExtensionStatus(1, "no such plugin", 0), [])
 
     def extensions(self):
@@ -102,21 +110,47 @@ class Manager(ExtensionManager.Iface):
 
     def query(self, sql):
         try:
-            with sqlite3.connect(":memory:") as db:
+            with contextlib.closing(sqlite3.connect(":memory:")) as db:
                 db.row_factory = sqlite3.Row
                 db.execute("CREATE TABLE osquery_registry (registry, name, owner_uuid, internal, active)")
-                db.executemany("INSERT INTO osquery_registry VALUES ('table', ?, 0, 0, 1)", [(name,) for name in self.core_tables])
+                with self.lock:
+                    there = self.core_tables + list(self.tables)
+                db.executemany("INSERT INTO osquery_registry VALUES ('table', ?, 0, 0, 1)", [(name,) for name in there])
                 db.execute("CREATE TABLE osquery_info (instance_id)")
                 db.execute("INSERT INTO osquery_info VALUES (?)", (self.database.get("instance", "id"),))
+                for name in set(re.findall(r"\w+", sql)) & set(self.tables):
+                    self.fill(db, name)
                 rows = [dict(row) for row in db.execute(sql)]
-        except sqlite3.Error as error:
+        except (sqlite3.Error, RuntimeError) as error:
             return ExtensionResponse(ExtensionStatus(1, str(error), 0), [])
         return ExtensionResponse(ExtensionStatus(0, "OK", 0), [{k: str(v) for k, v in row.items()} for row in rows])
 
     def getQueryColumns(self, sql):
         return ExtensionResponse(ExtensionStatus(1, "not here", 0), [])
 
+    def fill(self, db, name):
+        """Makes a table of SQLite of one of ours."""
+        table = self.tables[name]
+        table.asked += 1
+        time.sleep(table.pause)
+        db.execute('CREATE TABLE "%s" (%s)' % (name, ", ".join('"%s" %s' % (column, kind) for column, kind, _ in table.columns)))
+        holes = ", ".join("?" * len(table.columns))
+        db.executemany('INSERT INTO "%s" VALUES (%s)' % (name, holes), table.rows())
+
     # --- what osqueryd does ---
+
+    def open(self):
+        """Begins to serve the manager's socket."""
+        server = TServer.TThreadedServer(
+            ExtensionManager.Processor(self),
+            TSocket.TServerSocket(unix_socket=self.socket),
+            TTransport.TBufferedTransportFactory(),
+            TBinaryProtocol.TBinaryProtocolFactory(),
+            daemon=True,
+        )
+        threading.Thread(target=server.serve, daemon=True).start()
+        while not os.path.exists(self.socket):
+            time.sleep(0.01)
 
     def extension(self, uuid):
         """A connection to an extension, as core makes one for each call."""
@@ -225,6 +259,42 @@ def obey(manager, command):
         client.shutdown()
         transport.close()
         return {}
+    if do == "have":
+        for name in command["tables"]:
+            manager.tables[name] = tables.real(name, command["root"])
+        return {}
+    if do == "put":
+        rows = command["rows"]
+        if command["table"] in manager.tables and "columns" not in command:
+            manager.tables[command["table"]].rows = lambda: rows
+        else:
+            manager.tables[command["table"]] = tables.Table(command["columns"], lambda: rows, command.get("attributes", 0))
+        return {}
+    if do == "pause":
+        manager.tables[command["table"]].pause = command["seconds"]
+        return {}
+    if do == "asked":
+        return {"asked": {name: table.asked for name, table in manager.tables.items()}}
+    if do == "remove":
+        del manager.tables[command["table"]]
+        return {}
+    if do == "snapshot":
+        # What a table has between two instants.
+        before = time.time_ns()
+        rows = manager.tables[command["table"]].rows()
+        return {"before": before, "rows": rows, "after": time.time_ns()}
+    if do == "retract":
+        with manager.lock:
+            del manager.registered[command["uuid"]]
+        return {}
+    if do == "open":
+        manager.open()
+        return {}
+    if do == "extend":
+        # Another extension registers; it answers no call.
+        with manager.lock:
+            manager.registered[command["uuid"]] = (InternalExtensionInfo(command["name"], "1", "5.0.0", "5.0.0"), {})
+        return {}
     if do == "forget":
         with manager.lock:
             manager.registered.clear()
@@ -244,17 +314,6 @@ def main():
     manager.database.put("configurations", "executing_query", "")
     for table in sys.argv[3:]:
         manager.core_tables.append(table)
-    transport = TSocket.TServerSocket(unix_socket=socket)
-    server = TServer.TThreadedServer(
-        ExtensionManager.Processor(manager),
-        transport,
-        TTransport.TBufferedTransportFactory(),
-        TBinaryProtocol.TBinaryProtocolFactory(),
-        daemon=True,
-    )
-    threading.Thread(target=server.serve, daemon=True).start()
-    while not os.path.exists(socket):
-        time.sleep(0.01)
     print(json.dumps({"ready": manager.database.get("instance", "id")}), flush=True)
     for line in sys.stdin:
         try:

@@ -125,8 +125,15 @@ impl Place {
 
     /// Starts a manager; each name in `tables` is one more table that it has already.
     pub(crate) fn manager(&self, tables: &[&str]) -> Osqueryd {
+        let mut osqueryd = self.manager_closed(tables, |program| Command::new(program));
+        osqueryd.ask(&json!({"do": "open"}));
+        osqueryd
+    }
+
+    /// The same, started by the command that `enter` makes of a program; nobody can reach it until it is told to open.
+    pub(crate) fn manager_closed(&self, tables: &[&str], enter: impl Fn(&str) -> Command) -> Osqueryd {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/osquery/manager.py");
-        let mut child = Command::new(python())
+        let mut child = enter(&python().to_string_lossy())
             .arg(script)
             .args([self.socket(), self.database()])
             .args(tables)
@@ -236,7 +243,7 @@ impl Osqueryd {
     }
 
     /// Dies without a word, as at `kill -9`.
-    pub(crate) fn kill(mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
