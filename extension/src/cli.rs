@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{output::Format, schema::SchemaFormat};
+use crate::{diff::DiffFormat, output::Format, schema::SchemaFormat};
 
 /// Mayfly remembers ephemeral infrastructure: containers, addresses, users and devices that are gone by the time you look.
 #[derive(Debug, Parser)]
@@ -53,6 +53,19 @@ pub enum Command {
         /// Print one JSON object a line, as in a pipe
         #[arg(long)]
         json: bool,
+    },
+    /// Print what changed in a table between two instants
+    Diff {
+        /// osquery's name of the table (`users`), or that of its history
+        table: String,
+        /// '2026-03-01T14:05:00Z', UNIX seconds, or how long ago: -90s, -15m, -2h, -3d
+        #[arg(allow_hyphen_values = true)]
+        from: String,
+        #[arg(allow_hyphen_values = true, default_value = "now")]
+        to: String,
+        /// How to print changes [default: lines]
+        #[arg(long, value_enum)]
+        format: Option<DiffFormat>,
     },
     /// Say what can be recorded here, what not, why, and how to enable it
     Doctor {

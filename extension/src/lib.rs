@@ -7,6 +7,7 @@ mod commits;
 pub mod config;
 pub mod context;
 pub mod delivery;
+pub mod diff;
 pub mod doctor;
 pub mod extension;
 pub mod line;
@@ -66,6 +67,10 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Box<dyn Error>> {
         }
         Command::Shell { format } => shell::run(&shell::ShellArgs { format, state_dir: state_dir.to_owned() })?,
         Command::Watch { tables, json } => watch::run(&tables, json, state_dir)?,
+        Command::Diff { table, from, to, format } => {
+            let format = format.unwrap_or(diff::DiffFormat::Lines);
+            diff::run(&diff::DiffArgs { table: &table, from: &from, to: &to, format, state_dir })?
+        }
         Command::Doctor { json } => doctor::run(places.config.as_deref(), state_dir, json)?,
         Command::Check { file } => check::run(file.as_deref().or(places.config.as_deref()))?,
         Command::Schema { format, write, check } => schema::run(format, write.as_deref(), check.as_deref())?,

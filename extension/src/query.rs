@@ -15,6 +15,7 @@ use rusqlite::{
 };
 
 pub use self::advice::advice;
+pub(crate) use self::advice::nearest;
 use crate::{
     output::{Format, Printer, Screen},
     sql::{Database, OpenError},

@@ -23,6 +23,11 @@ pub(crate) fn parse(text: &str) -> Result<Nanos, NotAnInstant> {
     instant.ok_or_else(|| NotAnInstant { value: text.chars().take(40).collect() })
 }
 
+/// The instant that a text means to `as_of`.
+pub fn instant(text: &str) -> Option<Nanos> {
+    parse(text).ok()
+}
+
 fn number(text: &str) -> Option<Nanos> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
