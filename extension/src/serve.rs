@@ -156,7 +156,14 @@ struct Registered {
     token: String,
     /// The extensions that were there before us.
     beside: Vec<Listed>,
+    choice: Choice,
+}
+
+/// The tables that are to be followed, as far as they can be.
+#[derive(Default)]
+struct Choice {
     followed: Vec<&'static Followed>,
+    /// Those that cannot, each with the reason.
     refused: Vec<(String, Refusal)>,
 }
 
@@ -192,7 +199,7 @@ impl Keeper {
         while let Some(registered) = self.register(token.as_deref()) {
             tracing::info!(uuid = registered.uuid, socket = %self.options.line.socket().display(), "registered with osquery");
             self.options.feed.running();
-            self.options.line.raise(registered.followed.clone(), registered.refused.clone());
+            self.options.line.raise(registered.choice.followed.clone(), registered.choice.refused.clone());
             let ended = self.watch(&registered);
             self.options.line.lower();
             token = None;
@@ -253,8 +260,8 @@ impl Keeper {
         let taken = manager.table_names()?;
         let token = token.map_or_else(|| format!("{}-{}", now(), std::process::id()), str::to_owned);
         let registration = Registration { instance: manager.instance_id()?, token: token.clone() };
-        let (followed, refused) = self.follow(&manager, &taken)?;
-        let tables = self.free_tables(&taken, &followed);
+        let choice = self.follow(&manager, &taken)?;
+        let tables = self.free_tables(&taken, &choice.followed);
         let uuid = manager.register(NAME, env!("CARGO_PKG_VERSION"), desk::routes(&tables))?;
         let path = socket_of(self.options.line.socket(), uuid);
         let desk = Desk {
@@ -268,7 +275,7 @@ impl Keeper {
             ended: AtomicBool::new(false),
         };
         match Server::start(&path, Arc::new(desk), Limits::default()) {
-            Ok(server) => Ok(Registered { uuid, server, token, beside, followed, refused }),
+            Ok(server) => Ok(Registered { uuid, server, token, beside, choice }),
             Err(source) => {
                 let _ = manager.deregister(uuid);
                 Err(ServeError::Listen { path, source })
@@ -277,23 +284,19 @@ impl Keeper {
     }
 
     /// The tables that can be followed now, as osquery describes them, and those that cannot, with the reason.
-    fn follow(
-        &self,
-        manager: &Manager,
-        there: &BTreeSet<String>,
-    ) -> Result<(Vec<&'static Followed>, Vec<(String, Refusal)>), ManagerError> {
-        let (mut followed, mut refused) = (Vec::new(), Vec::new());
+    fn follow(&self, manager: &Manager, there: &BTreeSet<String>) -> Result<Choice, ManagerError> {
+        let mut choice = Choice::default();
         for name in &self.options.follow {
             match self.follow_one(manager, there, name) {
-                Ok(table) => followed.push(table),
-                Err(Declined::Table(why)) => refused.push((name.clone(), why)),
+                Ok(table) => choice.followed.push(table),
+                Err(Declined::Table(why)) => choice.refused.push((name.clone(), why)),
                 Err(Declined::Manager(ManagerError::Refused { message, .. })) => {
-                    refused.push((name.clone(), Refusal::Unfit(format!("osquery does not describe it: {message}"))));
+                    choice.refused.push((name.clone(), Refusal::Unfit(format!("osquery does not describe it: {message}"))));
                 }
                 Err(Declined::Manager(error)) => return Err(error),
             }
         }
-        Ok((followed, refused))
+        Ok(choice)
     }
 
     fn follow_one(&self, manager: &Manager, there: &BTreeSet<String>, name: &str) -> Result<&'static Followed, Declined> {
@@ -314,9 +317,9 @@ impl Keeper {
 
     /// Whether what could be followed now differs from what is.
     fn is_outdated(&self, manager: &Manager, registered: &Registered) -> Result<bool, ManagerError> {
-        let (followed, _) = self.follow(manager, &manager.table_names()?)?;
-        let same =
-            followed.len() == registered.followed.len() && followed.iter().zip(&registered.followed).all(|(a, b)| std::ptr::eq(*a, *b));
+        let Choice { followed, .. } = self.follow(manager, &manager.table_names()?)?;
+        let same = followed.len() == registered.choice.followed.len()
+            && followed.iter().zip(&registered.choice.followed).all(|(a, b)| std::ptr::eq(*a, *b));
         Ok(!same)
     }
 

@@ -114,7 +114,7 @@ mod tests {
         ) {
             let identity = Identity { columns: if by_first { vec![0] } else { Vec::new() }, passing: Vec::new() };
             let mut led = before.clone();
-            let mut go = |led: &mut Vec<Row>, row: &Row| {
+            let go = |led: &mut Vec<Row>, row: &Row| {
                 let at = led.iter().position(|found| found == row).expect("what went was there");
                 led.swap_remove(at);
             };

@@ -183,8 +183,8 @@ unsafe impl VTabCursor for Cursor {
         let kind = self.source.table.schema().columns.get(column).map(|c| c.kind);
         match (self.rows.cell(self.row, column), kind) {
             // Empty or no number: NULL, as in osquery.
-            (Cell::Text(text), Some(ColumnType::Double)) => context.set_result(&text.parse::<f64>().ok()),
-            (Cell::Text(text), Some(ColumnType::UnsignedBigInt)) => context.set_result(&text.parse::<u64>().ok().map(u64::cast_signed)),
+            (Cell::Text(text), Some(ColumnType::Double)) => context.set_result(text.parse::<f64>().ok()),
+            (Cell::Text(text), Some(ColumnType::UnsignedBigInt)) => context.set_result(text.parse::<u64>().ok().map(u64::cast_signed)),
             (Cell::Text(text), _) => context.set_result(text),
             (Cell::Null, Some(ColumnType::Text)) => context.set_result(""),
             (Cell::Null, _) => context.set_result(rusqlite::types::Null),
