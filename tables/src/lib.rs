@@ -46,8 +46,8 @@ mod users_history;
 mod who;
 
 pub use account_events::ACCOUNT_EVENTS;
-pub use block_devices_history::BLOCK_DEVICES_HISTORY;
 pub use as_of::instant;
+pub use block_devices_history::BLOCK_DEVICES_HISTORY;
 pub use container_history::CONTAINER_HISTORY;
 pub use container_image_events::CONTAINER_IMAGE_EVENTS;
 pub use container_lifecycle_events::CONTAINER_LIFECYCLE_EVENTS;

@@ -235,7 +235,8 @@ impl Reader {
     pub fn sources(&self) -> Result<Vec<FeedStatus>, StoreError> {
         let written: Vec<FeedStatus> = self.read(|file| status::sources(&file.conn).map_err(StoreError::database("read the sources")))?;
         let beside = self.beside.as_ref().map_or_else(|| Ok(Vec::new()), |captures| captures.sources())?;
-        let is_own = |status: &FeedStatus| self.added.1.iter().any(|own| (&own.source, &own.endpoint) == (&status.source, &status.endpoint));
+        let is_own =
+            |status: &FeedStatus| self.added.1.iter().any(|own| (&own.source, &own.endpoint) == (&status.source, &status.endpoint));
         let stored = written.into_iter().chain(beside).filter(|status| !is_own(status));
         Ok(stored.chain(self.added.1.iter().cloned()).collect())
     }
