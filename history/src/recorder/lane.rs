@@ -4,6 +4,7 @@ use std::{fmt, time::Instant};
 
 use super::{batch::Batch, ledger::Moment, logs::TableId, seen::SeenUsers, subject::Subject, timeline::Timeline, told::Told};
 use crate::{
+    container::ContainerKey,
     fact::{Change, Fact},
     record::Record,
     redact::Redaction,
@@ -30,6 +31,9 @@ pub(super) trait Lane: fmt::Debug + Send {
 
     /// What is known of a container changed.
     fn see_container(&mut self, _subject: &Subject, _moment: Moment) {}
+
+    /// What was seen of a container turned out to be another's.
+    fn withdraw_container(&mut self, _key: &ContainerKey) {}
 
     /// Does what is due, after whatever was drained and seen.
     fn settle(&mut self, _desk: &mut Desk<'_>) {}
@@ -179,7 +183,6 @@ mod tests {
     use super::*;
     use crate::{
         Feed, bigint,
-        container::ContainerKey,
         process::{KernelStream, ProcessAction, ProcessEvent},
         recorder::{logs::TableList, tests::recorded::declarations},
         sink::Bell,

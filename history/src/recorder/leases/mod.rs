@@ -29,7 +29,7 @@ use super::{
     subject::Subject,
 };
 use crate::{
-    container::Run,
+    container::{ContainerKey, Run},
     lease::{Lease, LeaseEvent, LeaseReport},
     sink::Sink,
     table::{EventTable, HistoryTable},
@@ -126,6 +126,10 @@ impl Lane for Leases {
 
     fn see_container(&mut self, subject: &Subject, moment: Moment) {
         self.reducer.take_runs(&subject.key, lease_runs(subject), moment);
+    }
+
+    fn withdraw_container(&mut self, key: &ContainerKey) {
+        self.reducer.withdraw(key);
     }
 
     fn settle(&mut self, desk: &mut Desk<'_>) {

@@ -117,12 +117,27 @@ impl Reducer {
         if is_forgotten {
             return;
         }
-        let mut concerned = BTreeSet::new();
-        for run in before.iter().chain(self.members.runs(container)) {
-            concerned.extend(run.ip_addresses.iter().filter_map(|ip| ip.parse::<IpAddr>().ok()));
-            concerned.extend(run.net_namespace.iter().filter_map(|n| self.in_namespace.get(n)).flatten());
-        }
+        let mut concerned = self.concerned(&before);
+        concerned.append(&mut self.concerned(self.members.runs(container)));
         concerned.into_iter().for_each(|ip| self.teach(ip, container));
+    }
+
+    /// Takes back what was known of a container: it is another, which has its runs.
+    pub(super) fn withdraw(&mut self, container: &ContainerKey) {
+        let before = self.members.set(container, Vec::new());
+        for ip in self.concerned(&before) {
+            if let Some(address) = self.addresses.get_mut(&ip) {
+                address.runs.retain(|run| run.container != *container);
+                self.dirty.insert(ip);
+            }
+        }
+    }
+
+    /// The addresses that runs bear on.
+    fn concerned(&self, runs: &[LeaseRun]) -> BTreeSet<IpAddr> {
+        let named = runs.iter().flat_map(|run| &run.ip_addresses).filter_map(|ip| ip.parse::<IpAddr>().ok());
+        let present = runs.iter().filter_map(|run| self.in_namespace.get(run.net_namespace.as_ref()?)).flatten();
+        named.chain(present.copied()).collect()
     }
 
     /// Hands an address the runs of a container that bear on it.

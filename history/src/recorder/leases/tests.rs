@@ -301,6 +301,20 @@ fn containers_that_share_a_namespace_are_all_named() {
     assert_eq!(bench.spans(), expected);
 }
 
+/// The kernel tells of a container first, without its runtime; then it is the runtime's.
+#[test]
+fn what_turned_out_to_be_another_container_has_no_address() {
+    let told_by_kernel = ContainerKey { endpoint: "".into(), ..container("c1") };
+    let early = LeaseRun { container: told_by_kernel.clone(), ..run("c1", 1250, None, Some("4026532001"), A) };
+    let mut bench = Bench::of(&[netlink(1000, Added, "4026532001", A), Evidence::Runs(told_by_kernel.clone(), vec![early])], 1300);
+    assert_eq!(bench.spans().len(), 1);
+    bench.reducer.withdraw(&told_by_kernel);
+    bench.take(runs("c1", 1300, None, Some("4026532001"), A), at(1400));
+    bench.settle(at(1400));
+    assert_eq!(bench.spans(), [(1000, None, "", "netlink,runtime", "c1", A)]);
+    assert_eq!(bench.stored.values().next().map(|span| &span.lease.container), Some(&container("c1")));
+}
+
 #[test]
 fn an_address_that_outlives_its_container_is_nobodys() {
     let evidence = [netlink(1000, Added, "4026532001", A), runs("c1", 1100, Some(2000), Some("4026532001"), A)];

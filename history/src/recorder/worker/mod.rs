@@ -185,7 +185,10 @@ impl Worker {
         self.batch.add_known(output.known);
         self.batch.add_dirty(output.dirty);
         self.batch.add_former(output.former);
-        output.withdrawn.iter().for_each(|(key, starts)| self.batch.withdraw(key, starts));
+        for (key, starts) in &output.withdrawn {
+            self.batch.withdraw(key, starts);
+            self.lanes.iter_mut().for_each(|lane| lane.withdraw_container(key));
+        }
         self.batch.forget(output.forgotten);
         for feed in self.shared.feeds() {
             feed.take_gaps().into_iter().for_each(|gap| self.gaps.put(gap));
