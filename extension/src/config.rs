@@ -15,7 +15,10 @@ use mayfly_sources::{
 };
 use serde::Deserialize;
 
-use crate::{asking::HistoryConfig, delivery::DeliveryConfig};
+use crate::{
+    asking::{HistoryConfig, OsqueryConfig, PushConfig},
+    delivery::DeliveryConfig,
+};
 
 /// Where the configuration is looked for when neither `--config` nor `MAYFLY_CONFIG` says.
 pub const DEFAULT_PATH: &str = "/etc/mayfly/mayfly.toml";
@@ -41,6 +44,8 @@ pub struct Config {
     pub store: StoreOptions,
     pub delivery: DeliveryConfig,
     pub history: HistoryConfig,
+    pub push: PushConfig,
+    pub osquery: OsqueryConfig,
     pub redact: RedactConfig,
     pub extension: ExtensionConfig,
     pub log: LogConfig,
@@ -199,6 +204,17 @@ mod tests {
         assert_eq!(errors.len(), 2, "{errors:?}");
         assert!(errors.iter().any(|e| e.starts_with("m.toml:2:") && e.contains("boolean")), "{errors:?}");
         assert!(errors.iter().any(|e| e.starts_with("m.toml:6:") && e.contains("enabeld")), "{errors:?}");
+    }
+
+    #[test]
+    fn a_table_that_is_none_is_named_where_it_is_to_be_pushed() {
+        let (config, errors) = lines("[push]\ntables = [\"mount_events\", \"mounts_history\"]\n");
+        assert!(config.push.tables.is_empty() && errors.len() == 1, "{errors:?}");
+        assert!(
+            errors[0].starts_with("m.toml:2:") && errors[0].contains("mounts_history") && errors[0].contains("oom_events"),
+            "{errors:?}"
+        );
+        assert!(lines("[push]\ntables = [\"mount_events\"]\n").0.push.pushes("mount_events"));
     }
 
     #[test]

@@ -150,9 +150,12 @@ impl Manager {
 
     /// Calls a plugin of osquery's own.
     pub fn call(&self, registry: &str, item: &str, request: &[(&str, &str)]) -> Result<Vec<Row>, ManagerError> {
-        let request = request.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).collect();
-        let response = self.ask("call", |client| client.call(registry.as_bytes().to_vec(), item.as_bytes().to_vec(), request))?;
-        Self::rows("call", response)
+        self.session()?.call(registry, item, request)
+    }
+
+    /// A connection for many calls, which all of them together may use for as long as one call may take otherwise.
+    pub(crate) fn session(&self) -> Result<Session, ManagerError> {
+        Ok(Session { client: self.connect()? })
     }
 
     /// A value in osquery's database; `None` if there is none. Safe inside `generate`.
@@ -187,6 +190,20 @@ impl Manager {
     pub fn instance_id(&self) -> Result<String, ManagerError> {
         let rows = self.query("SELECT instance_id FROM osquery_info")?;
         Ok(rows.into_iter().next().and_then(|mut row| row.remove("instance_id")).unwrap_or_default())
+    }
+}
+
+/// A connection to osquery. Of no use once a call on it was broken off.
+pub(crate) struct Session {
+    client: Client,
+}
+
+impl Session {
+    /// Calls a plugin of osquery's own.
+    pub(crate) fn call(&mut self, registry: &str, item: &str, request: &[(&str, &str)]) -> Result<Vec<Row>, ManagerError> {
+        let request = request.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).collect();
+        let response = self.client.call(registry.as_bytes().to_vec(), item.as_bytes().to_vec(), request);
+        Manager::rows("call", response.map_err(|source| ManagerError::Broken { call: "call", source })?)
     }
 }
 

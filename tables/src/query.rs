@@ -117,13 +117,13 @@ impl Home {
     /// Opens the store to read. The recorder's shows gaps and sources of both.
     ///
     /// # Errors
-    /// When a store is there but cannot be read.
+    /// When the store is there but cannot be read.
     pub fn open(self, state_dir: &Path) -> Result<Reader, StoreError> {
-        let captures = Reader::open(&captures::folder(state_dir))?;
-        Ok(match self {
-            Self::Recorder => Reader::open(state_dir)?.beside(captures),
-            Self::Captures => captures,
-        })
+        let captures = captures::folder(state_dir);
+        match self {
+            Self::Recorder => Ok(Reader::open(state_dir)?.beside(captures)),
+            Self::Captures => Reader::open(&captures),
+        }
     }
 }
 
@@ -141,4 +141,25 @@ pub trait Table: Sync {
 
     /// Answers `query` from the store. Rows may be a superset of what the constraints say.
     fn generate(&self, store: &Reader, query: &Query, rows: &mut dyn Rows) -> Result<Answered, TableError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_store_of_captures_that_is_damaged_takes_nothing_from_the_recorders() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let captures = captures::folder(dir.path());
+        fs::create_dir(&captures).unwrap();
+        fs::write(captures.join("history.db"), "no database at all, but long enough to be read as the head of one".repeat(100)).unwrap();
+        assert!(Home::Captures.open(dir.path()).is_err());
+        let recorder = Home::Recorder.open(dir.path()).unwrap();
+        assert!(recorder.gaps().unwrap().is_empty());
+        let sources = recorder.sources().unwrap();
+        assert_eq!((sources[0].source.as_str(), sources[0].state.as_str()), ("tables", "failed"));
+        assert!(sources[0].last_error.contains("cannot open"), "{:?}", sources[0]);
+    }
 }

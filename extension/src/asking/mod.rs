@@ -6,6 +6,8 @@
 
 mod captures;
 mod office;
+mod pack;
+mod push;
 
 use std::{
     io,
@@ -29,6 +31,8 @@ use crate::{
 };
 pub use captures::HistoryConfig;
 pub(crate) use office::Office;
+pub use pack::OsqueryConfig;
+pub use push::PushConfig;
 
 /// How long before a store that could not be opened is tried again.
 const PAUSE: Duration = Duration::from_secs(30);
@@ -43,11 +47,11 @@ const LONGEST_END: Duration = Duration::from_secs(5);
 type Job = fn(&Office) -> io::Result<Vec<JoinHandle<()>>>;
 
 /// Every job; a new one is one line here.
-const JOBS: &[Job] = &[captures::start];
+const JOBS: &[Job] = &[captures::start, pack::start];
 
 /// The jobs at work. Dropping it stops them.
 #[derive(Debug)]
-pub(crate) struct Asking {
+pub struct Asking {
     line: Line,
     feeds: Feeds,
     clerk: Option<JoinHandle<()>>,
@@ -55,7 +59,7 @@ pub(crate) struct Asking {
 
 impl Asking {
     /// Begins, once no other process asks on this state directory; returns at once.
-    pub(crate) fn start(loaded: &Loaded, state_dir: &Path, line: Line) -> io::Result<Self> {
+    pub fn start(loaded: &Loaded, state_dir: &Path, line: Line) -> io::Result<Self> {
         let feeds = Feeds::default();
         let clerk = Clerk {
             config: loaded.config.clone(),
@@ -69,7 +73,7 @@ impl Asking {
     }
 
     /// Ends the jobs; what they have is written.
-    pub(crate) fn stop(mut self) {
+    pub fn stop(mut self) {
         self.end();
     }
 
@@ -113,9 +117,17 @@ impl Clerk {
                 Err(error) => tracing::error!(%error, "cannot start a thread"),
             }
         }
+        let push = push::Push::start(&office);
+        if let Err(error) = &push {
+            tracing::error!(%error, "nothing is pushed: cannot watch the stores");
+        }
         self.look_after(&office);
         for thread in threads {
             let _ = thread.join();
+        }
+        // What the jobs learnt last is still pushed.
+        if let Ok(push) = push {
+            push.finish();
         }
         self.write(&office);
     }

@@ -40,6 +40,13 @@ const SCHEMA: &str = "
     );
 ";
 
+/// Came later, to files that exist. Never dropped for not being used: that would push everything again.
+const PUSHED: &str = "
+    CREATE TABLE IF NOT EXISTS pushed (
+        table_name TEXT PRIMARY KEY, acknowledged TEXT, told_upto TEXT, batches INTEGER NOT NULL, looked_ns INTEGER NOT NULL
+    ) WITHOUT ROWID;
+";
+
 /// Why the book could not be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -70,6 +77,19 @@ pub(super) struct Consumer {
     /// Of what retention dropped, the newest event that a gap told of.
     pub(super) told_upto: Option<Eid>,
     /// When it last read.
+    pub(super) looked_ns: Nanos,
+}
+
+/// How far pushing has got with a table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pushed {
+    /// The last event that osquery's logger took.
+    pub(super) acknowledged: Option<Eid>,
+    /// Of what retention dropped, the newest event that a gap told of.
+    pub(super) told_upto: Option<Eid>,
+    /// Batches that were taken: as the counter of a scheduled query.
+    pub(super) batches: i64,
+    /// When the store was last looked at.
     pub(super) looked_ns: Nanos,
 }
 
@@ -130,6 +150,7 @@ impl Book {
                 transaction.pragma_update(None, "user_version", FORMAT)?;
                 format = FORMAT;
             }
+            transaction.execute_batch(PUSHED)?;
             transaction.execute("DELETE FROM cursors WHERE used_ns < ?1", [now() - UNUSED])?;
             transaction.execute("DELETE FROM consumers WHERE used_ns < ?1", [now() - UNUSED])?;
             transaction.commit()?;
@@ -242,6 +263,28 @@ impl Page<'_> {
             ],
         );
         kept.map(drop).map_err(self.fail("write a consumer"))
+    }
+
+    pub(super) fn pushed(&self, table: &str) -> Result<Option<Pushed>, BookError> {
+        let sql = "SELECT acknowledged, told_upto, batches, looked_ns FROM pushed WHERE table_name = ?1";
+        let read = |row: &Row<'_>| {
+            Ok(Pushed { acknowledged: eid(row, 0)?, told_upto: eid(row, 1)?, batches: row.get(2)?, looked_ns: row.get(3)? })
+        };
+        self.transaction.query_row(sql, [table], read).optional().map_err(self.fail("read how far a table was pushed"))
+    }
+
+    pub(super) fn keep_pushed(&self, table: &str, pushed: &Pushed) -> Result<(), BookError> {
+        let kept = self.transaction.execute(
+            "INSERT OR REPLACE INTO pushed VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![
+                table,
+                pushed.acknowledged.map(|e| e.to_string()),
+                pushed.told_upto.map(|e| e.to_string()),
+                pushed.batches,
+                pushed.looked_ns,
+            ],
+        );
+        kept.map(drop).map_err(self.fail("write how far a table was pushed"))
     }
 
     pub(super) fn add_gap(&self, table: &str, reader: &str, from_ns: Nanos, to_ns: Option<Nanos>) -> Result<(), BookError> {

@@ -8,6 +8,7 @@ mod book;
 mod config;
 mod consumer;
 mod decide;
+mod pushed;
 mod run;
 
 use std::{
@@ -25,6 +26,7 @@ pub(crate) use account::show_account;
 pub use book::BookError;
 pub use config::DeliveryConfig;
 pub use decide::Start;
+pub(crate) use pushed::{Due, Outbox};
 pub use run::{Running, Schedule};
 
 use crate::manager::ManagerError;

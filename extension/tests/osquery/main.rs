@@ -8,5 +8,6 @@ mod delivery;
 mod garbage;
 mod host;
 mod peer;
+mod push;
 mod registration;
 mod rows;

@@ -80,14 +80,45 @@ class Manager(ExtensionManager.Iface):
             return ExtensionResponse(ExtensionStatus(0, "OK", 0), [{"v": value}])
         if registry == "table" and request.get("action") == "columns" and item in self.tables:
             return ExtensionResponse(ExtensionStatus(0, "OK", 0), self.tables[item].routes())
+        if registry == "logger" and "string" in request:
+            return ExtensionResponse(self.log(request["string"]), [])
+        if registry == "config":
+            return self.config(item, request)
         return ExtensionResponse(ExtensionStatus(1, "no such plugin", 0), [])
+
+    def log(self, line):
+        """The logger plugin: takes a line, refuses it, or hangs, as it was told; poison it never takes."""
+        while (mode := self.database.get("logger", "mode")) == "hang":
+            time.sleep(0.01)
+        if mode == "refuse" or "poison" in line:
+            return ExtensionStatus(1, "the log is full", 0)
+        with self.lock:
+            with open(self.database.path + ".log", "a") as file:
+                file.write("%d %s\n" % (time.time_ns(), line))
+        return ExtensionStatus(0, "OK", 0)
+
+    def config(self, item, request):
+        """The config plugin: hands out what it was told, and notes what it is given."""
+        action, told = request.get("action"), []
+        if action == "genConfig":
+            told = [{"main": self.database.get("config", "main") or "{}"}]
+        elif action == "genPack":
+            told = [{request["name"]: self.database.get("config", request["value"]) or "{}"}]
+        elif action == "update" and item == "update":
+            updates = json.loads(self.database.get("config", "updates") or "[]")
+            self.database.put("config", "updates", json.dumps(updates + [{request["source"]: request["data"]}]))
+        else:
+            return ExtensionResponse(ExtensionStatus(1, "no such action", 0), [])
+        return ExtensionResponse(ExtensionStatus(0, "OK", 0), told)
 
     def extensions(self):
         with self.lock:
             return {u: info for u, (info, _) in self.registered.items()}
 
     def options(self):
-        return {"extensions_socket": InternalOptionInfo(self.socket, "", "string")}
+        flags = {"extensions_socket": self.socket, "host_identifier": "hostname", "logger_plugin": "filesystem"}
+        flags.update(json.loads(self.database.get("flags", "changed") or "{}"))
+        return {name: InternalOptionInfo(value, "", "string") for name, value in flags.items()}
 
     def registerExtension(self, info, registry):
         tables = registry.get("table", {})
@@ -116,8 +147,12 @@ class Manager(ExtensionManager.Iface):
                 with self.lock:
                     there = self.core_tables + list(self.tables)
                 db.executemany("INSERT INTO osquery_registry VALUES ('table', ?, 0, 0, 1)", [(name,) for name in there])
-                db.execute("CREATE TABLE osquery_info (instance_id)")
-                db.execute("INSERT INTO osquery_info VALUES (?)", (self.database.get("instance", "id"),))
+                db.execute("CREATE TABLE osquery_info (instance_id, uuid, config_hash)")
+                db.execute("INSERT INTO osquery_info VALUES (?, 'a-uuid', 'a-hash')", (self.database.get("instance", "id"),))
+                db.execute("CREATE TABLE osquery_packs (name, active)")
+                config = (self.database.get("config", "main") or "{}").split("\n#")[0]
+                packs = json.loads(config).get("packs", {})
+                db.executemany("INSERT INTO osquery_packs VALUES (?, ?)", [(name, name != "inactive") for name in packs])
                 for name in set(re.findall(r"\w+", sql)) & set(self.tables):
                     self.fill(db, name)
                 rows = [dict(row) for row in db.execute(sql)]
@@ -299,6 +334,11 @@ def obey(manager, command):
         with manager.lock:
             manager.registered.clear()
         return {}
+    if do == "put":
+        manager.database.put(command["domain"], command["key"], command["value"])
+        return {}
+    if do == "get":
+        return {"value": manager.database.get(command["domain"], command["key"])}
     if do == "run":
         manager.database.put("configurations", "executing_query", command["name"])
         return {}

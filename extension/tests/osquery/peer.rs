@@ -13,6 +13,8 @@ use std::{
 };
 
 use mayfly::{
+    asking::Asking,
+    config::Loaded,
     delivery::DeliveryConfig,
     line::Line,
     serve::{Extension, ServeOptions},
@@ -104,8 +106,9 @@ impl Place {
     pub(crate) fn extension_with(&self, delivery: DeliveryConfig) -> Running {
         let feed = Feed::new("tables", self.socket().to_string_lossy().into_owned());
         let shutdowns = Arc::new(AtomicUsize::new(0));
+        let line = Line::new(self.socket());
         let options = ServeOptions {
-            line: Line::new(self.socket()),
+            line: line.clone(),
             follow: Vec::new(),
             timeout: Duration::from_secs(30),
             interval: Duration::from_millis(200),
@@ -120,7 +123,13 @@ impl Place {
                 }
             }),
         };
-        Running { extension: Extension::start(options).unwrap(), feed, shutdowns }
+        Running { extension: Extension::start(options).unwrap(), feed, shutdowns, line }
+    }
+
+    /// Begins to ask and to tell osquery on our own account, beside an extension that runs, as that configuration says.
+    pub(crate) fn asking(&self, running: &Running, config: &str) -> Asking {
+        let loaded = Loaded { config: toml::from_str(config).unwrap(), ..Loaded::default() };
+        Asking::start(&loaded, &self.state_dir(), running.line.clone()).unwrap()
     }
 
     /// Starts a manager; each name in `tables` is one more table that it has already.
@@ -164,6 +173,7 @@ pub(crate) struct Running {
     pub(crate) extension: Extension,
     pub(crate) feed: Feed,
     pub(crate) shutdowns: Arc<AtomicUsize>,
+    pub(crate) line: Line,
 }
 
 /// Events `event-1`, `event-2`, ….
@@ -176,13 +186,21 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) fn record(&mut self, count: usize) {
+        let events = (0..count).map(|_| {
+            self.written += 1;
+            ImageEvent { action: "pull", image: Some(format!("event-{}", self.written)), ..ImageEvent::default() }
+        });
+        let events: Vec<_> = events.collect();
+        self.append(events);
+    }
+
+    /// Records these, as of now.
+    pub(crate) fn append(&mut self, events: Vec<ImageEvent>) {
         let log = self.writer.events(&self.schema).unwrap();
         let mut transaction = self.writer.begin().unwrap();
         let mut row = RowBuf::default();
-        for _ in 0..count {
-            self.written += 1;
-            let event =
-                ImageEvent { time_ns: now(), action: "pull", image: Some(format!("event-{}", self.written)), ..ImageEvent::default() };
+        for event in events {
+            let event = ImageEvent { time_ns: now(), ..event };
             row.encode(CONTAINER_IMAGE_EVENTS.columns, &event);
             transaction.append(log, event.time_ns, &row).unwrap();
         }

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mayfly_history::TableKind;
 use mayfly_tables::TABLES;
 use serde_json::{Value, json};
 
@@ -28,7 +29,7 @@ fn registers_every_table_with_its_columns_and_attributes() {
         assert_eq!(columns.len(), schema.columns.len());
         assert!(columns.iter().all(|c| c["op"] != "0"), "osquery would make an INDEX of op 0");
         let attributes = route(&routes, schema.name, "attributes");
-        assert_eq!(attributes.len(), usize::from(schema.name.ends_with("_events")), "only event tables are EVENT_BASED");
+        assert_eq!(attributes.len(), usize::from(schema.kind == TableKind::Events), "only event tables are EVENT_BASED");
         assert!(attributes.iter().all(|a| a["attributes"] == "4"));
     }
     let pong = osqueryd.ask(&json!({"do": "ping", "uuid": uuid}));

@@ -29,7 +29,8 @@ use super::{
 use crate::{
     captures,
     eid::Eid,
-    feed::{FeedStatus, Gap},
+    error::chain,
+    feed::{FeedState, FeedStatus, Gap},
     table::TableSchema,
     time::Nanos,
 };
@@ -42,8 +43,8 @@ pub struct Reader {
     file: RefCell<Option<OpenFile>>,
     /// What the recorder does not know of.
     added: (Vec<Gap>, Vec<FeedStatus>),
-    /// The store of captures, whose gaps and sources are shown too.
-    beside: Option<Box<Reader>>,
+    /// The folder of the store of captures, whose gaps and sources are shown too.
+    beside: Option<PathBuf>,
 }
 
 /// The file that is read now.
@@ -131,11 +132,16 @@ impl Reader {
         self.added = (gaps, sources);
     }
 
-    /// Shows, after its own, the gaps and the sources of the store of captures.
+    /// Shows, after its own, the gaps and the sources of the store of captures in that folder; it is opened when they are asked for.
     #[must_use]
-    pub fn beside(mut self, captures: Self) -> Self {
-        self.beside = Some(Box::new(captures));
+    pub fn beside(mut self, captures: PathBuf) -> Self {
+        self.beside = Some(captures);
         self
+    }
+
+    /// What `read` gives of the store of captures. One that cannot be read takes nothing from what the recorder knows: its state says so.
+    fn of_captures<T>(&self, read: impl FnOnce(&Self) -> Result<Vec<T>, StoreError>) -> Result<Vec<T>, StoreError> {
+        self.beside.as_ref().map_or_else(|| Ok(Vec::new()), |captures| read(&Self::open(captures)?))
     }
 
     fn file(&self) -> Result<Ref<'_, Option<OpenFile>>, StoreError> {
@@ -225,7 +231,10 @@ impl Reader {
             };
             read().map_err(StoreError::database("read the gaps"))
         })?;
-        let beside = self.beside.as_ref().map_or_else(|| Ok(Vec::new()), |captures| captures.gaps())?;
+        let beside = self.of_captures(Self::gaps).unwrap_or_else(|error| {
+            tracing::warn!(error = chain(&error), "the gaps of captures cannot be read");
+            Vec::new()
+        });
         // What blinds the store of captures blinds the tables that are captured, and nobody else.
         let beside = beside.into_iter().map(|gap| if gap.source.is_empty() { Gap { source: captures::SOURCE.into(), ..gap } } else { gap });
         Ok(written.into_iter().chain(beside).chain(self.added.0.iter().cloned()).collect())
@@ -234,7 +243,7 @@ impl Reader {
     /// The sources as the recorder last wrote them.
     pub fn sources(&self) -> Result<Vec<FeedStatus>, StoreError> {
         let written: Vec<FeedStatus> = self.read(|file| status::sources(&file.conn).map_err(StoreError::database("read the sources")))?;
-        let beside = self.beside.as_ref().map_or_else(|| Ok(Vec::new()), |captures| captures.sources())?;
+        let beside = self.of_captures(Self::sources).unwrap_or_else(|error| vec![unreadable(chain(&error))]);
         let is_own =
             |status: &FeedStatus| self.added.1.iter().any(|own| (&own.source, &own.endpoint) == (&status.source, &status.endpoint));
         let stored = written.into_iter().chain(beside).filter(|status| !is_own(status));
@@ -262,6 +271,17 @@ impl Reader {
     /// Where a stream resumes ([`crate::Feed::stream`]).
     pub fn cursor(&self, stream: &str) -> Result<Option<String>, StoreError> {
         self.read(|file| status::cursor(&file.conn, stream).map_err(StoreError::database("read a cursor")))
+    }
+}
+
+/// Stands for the sources of a store of captures that cannot be read.
+fn unreadable(error: String) -> FeedStatus {
+    FeedStatus {
+        source: captures::SOURCE.into(),
+        state: FeedState::Failed.as_str().into(),
+        last_error: error,
+        hint: "what osquery's tables had, and what triggers gave, cannot be asked; everything else can".into(),
+        ..FeedStatus::default()
     }
 }
 
