@@ -10,6 +10,7 @@ pub mod delivery;
 pub mod diff;
 pub mod doctor;
 pub mod extension;
+mod folders;
 pub mod line;
 mod logging;
 pub mod manager;

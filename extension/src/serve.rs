@@ -10,8 +10,8 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::AtomicBool,
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
     thread::{self, JoinHandle},
@@ -23,10 +23,12 @@ use mayfly_tables::{FollowError, Followed, Table};
 
 use crate::{
     delivery::{Delivery, DeliveryConfig, Registration},
+    folders::{Folders, Heard},
     line::{Line, Refusal},
     manager::{Listed, Manager, ManagerError},
     sql::captured,
     thrift::{Limits, Server},
+    watched::Waker,
 };
 use desk::Desk;
 
@@ -37,12 +39,15 @@ pub const NAME: &str = "mayfly";
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long saying goodbye may take: osquery may be ending, too.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// How long ending may take: an osquery that hangs may hold us in the middle of a call.
-const LONGEST_END: Duration = Duration::from_secs(9);
+/// How long ending may take: an osquery that hangs may hold us in the middle of a call. What was to be asked at last was asked before.
+const LONGEST_END: Duration = Duration::from_secs(5);
 /// Polls in a row that osquery may leave unanswered before it counts as gone.
 const UNANSWERED: u32 = 3;
-/// The longest pause between two attempts to register.
+/// The first and the longest pause between two attempts to register.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// The longest one where nothing tells that the socket appeared: its folder is not there either.
+const UNTOLD_PAUSE: Duration = Duration::from_secs(1);
 
 /// What to serve, and to whom.
 #[derive(Clone)]
@@ -82,13 +87,14 @@ pub struct Extension {
 impl Extension {
     /// Begins to serve; returns at once, whether osquery is there or not.
     pub fn start(options: ServeOptions) -> std::io::Result<Self> {
-        let signal = Arc::new(Signal::default());
+        let appearances = Appearances { socket: options.line.socket().to_owned(), folders: Folders::new()? };
+        let signal = Arc::new(Signal { stopping: AtomicBool::new(false), waker: appearances.folders.waker() });
         let delivery = Arc::new(Delivery::new(&options.state_dir, options.delivery.clone()));
         let keeper = Keeper { options: Arc::new(options), signal: Arc::clone(&signal), delivery };
         let (end, ended) = mpsc::channel();
         let keeper = thread::Builder::new().name("osquery".into()).spawn(move || {
             let _end: Sender<()> = end;
-            keeper.keep();
+            keeper.keep(appearances);
         })?;
         Ok(Self { signal, keeper: Some((keeper, ended)) })
     }
@@ -115,25 +121,54 @@ impl Drop for Extension {
 }
 
 /// Asks the keeper's thread to stop.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Signal {
-    stopping: Mutex<bool>,
-    rung: Condvar,
+    stopping: AtomicBool,
+    waker: Waker,
 }
 
 impl Signal {
-    fn lock(&self) -> MutexGuard<'_, bool> {
-        self.stopping.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn stop(&self) {
-        *self.lock() = true;
-        self.rung.notify_all();
+        self.stopping.store(true, SeqCst);
+        self.waker.wake();
     }
+}
 
-    /// Waits for `pause`; true if it is time to stop.
-    fn pause(&self, pause: Duration) -> bool {
-        *self.rung.wait_timeout_while(self.lock(), pause, |stopping| !*stopping).unwrap_or_else(PoisonError::into_inner).0
+/// Why a pause ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Paused {
+    /// It is time to stop.
+    Stop,
+    /// The manager's socket appeared, or another one in its place.
+    Appeared,
+    Over,
+}
+
+/// Tells when something appears at the manager's socket, as long as its folder is there.
+struct Appearances {
+    socket: PathBuf,
+    folders: Folders,
+}
+
+impl Appearances {
+    /// Waits until the socket appears, until `signal`, or for `pause`.
+    fn pause(&mut self, signal: &Signal, pause: Duration) -> Paused {
+        let names: Vec<_> = self.socket.file_name().into_iter().collect();
+        let is_watched = self.socket.parent().is_some_and(|dir| self.folders.watch(dir).is_ok());
+        let pause = if is_watched { pause } else { pause.min(UNTOLD_PAUSE) };
+        let heard = self.folders.wait_for(&names, Some(Instant::now() + pause));
+        if signal.stopping.load(SeqCst) {
+            return Paused::Stop;
+        }
+        match heard {
+            Ok(Heard::Changed) if self.socket.exists() => Paused::Appeared,
+            Ok(_) => Paused::Over,
+            Err(error) => {
+                tracing::debug!(%error, "nothing tells when osquery's socket appears");
+                thread::sleep(FIRST_PAUSE);
+                Paused::Over
+            }
+        }
     }
 }
 
@@ -194,13 +229,13 @@ impl Keeper {
         self.options.line.manager(patience)
     }
 
-    fn keep(&self) {
+    fn keep(&self, mut appearances: Appearances) {
         let mut token = None;
-        while let Some(registered) = self.register(token.as_deref()) {
+        while let Some(registered) = self.register(token.as_deref(), &mut appearances) {
             tracing::info!(uuid = registered.uuid, socket = %self.options.line.socket().display(), "registered with osquery");
             self.options.feed.running();
             self.options.line.raise(registered.choice.followed.clone(), registered.choice.refused.clone());
-            let ended = self.watch(&registered);
+            let ended = self.watch(&registered, &mut appearances);
             self.options.line.lower();
             token = None;
             match ended {
@@ -221,9 +256,9 @@ impl Keeper {
     }
 
     /// Registers, however long that takes; `None`: it is time to stop. `token`: of the registration that this one goes on for.
-    fn register(&self, token: Option<&str>) -> Option<Registered> {
-        let insist_until = Instant::now() + self.options.timeout;
-        let mut pause = Duration::from_millis(200);
+    fn register(&self, token: Option<&str>, appearances: &mut Appearances) -> Option<Registered> {
+        let mut insist_until = Instant::now() + self.options.timeout;
+        let mut pause = FIRST_PAUSE;
         let mut said = String::new();
         loop {
             match self.try_register(token) {
@@ -242,11 +277,14 @@ impl Keeper {
                     }
                 }
             }
-            if self.signal.pause(pause) {
-                return None;
-            }
-            if Instant::now() > insist_until {
-                pause = (pause * 2).min(LONGEST_PAUSE);
+            match appearances.pause(&self.signal, pause) {
+                Paused::Stop => return None,
+                Paused::Appeared => {
+                    pause = FIRST_PAUSE;
+                    insist_until = Instant::now() + self.options.timeout;
+                }
+                Paused::Over if Instant::now() > insist_until => pause = (pause * 2).min(LONGEST_PAUSE),
+                Paused::Over => {}
             }
         }
     }
@@ -343,13 +381,14 @@ impl Keeper {
     }
 
     /// Looks after the registration until it no longer holds.
-    fn watch(&self, registered: &Registered) -> Ended {
+    fn watch(&self, registered: &Registered, appearances: &mut Appearances) -> Ended {
         let manager = self.manager(PATIENCE);
         let mut unanswered = 0;
         // The other extensions with which what can be followed was last looked at.
         let mut looked_at = registered.beside.clone();
         loop {
-            if self.signal.pause(self.options.interval.max(Duration::from_millis(200))) {
+            let interval = self.options.interval.max(Duration::from_millis(200));
+            if appearances.pause(&self.signal, interval) == Paused::Stop {
                 return Ended::Stopped;
             }
             match manager.extensions() {
