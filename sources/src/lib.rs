@@ -47,7 +47,7 @@ pub use docker::fuzzing as docker_fuzzing;
 pub use error::SourceError;
 #[doc(hidden)]
 pub use identity::fuzzing as identity_fuzzing;
-pub use identity::{CloudChoice, IdentityConfig};
+pub use identity::{CloudChoice, IdentityConfig, Spot, SpotError};
 #[doc(hidden)]
 pub use lease_file::decode_lease_file;
 #[doc(hidden)]

@@ -38,6 +38,22 @@ pub(crate) enum Untold {
     Nonsense { url: String },
 }
 
+/// The header that has the token of a session.
+const TOKEN: &str = "x-aws-ec2-metadata-token";
+
+/// A session with Amazon's service.
+#[derive(Debug)]
+pub(crate) struct Session<'s> {
+    service: &'s Service,
+    token: String,
+}
+
+impl Session<'_> {
+    pub(crate) async fn get(&self, path: &str) -> Result<String, Untold> {
+        self.service.send(Method::GET, path, (TOKEN, &self.token)).await
+    }
+}
+
 /// The service of a host's cloud.
 #[derive(Clone, Debug)]
 pub(crate) struct Service {
@@ -57,24 +73,18 @@ impl Service {
 
     /// By a session, as IMDSv2 demands it; an instance may refuse the version before.
     async fn aws(&self) -> Result<Cloud, Untold> {
-        const TOKEN: &str = "x-aws-ec2-metadata-token";
-        let token = self.send(Method::PUT, "/latest/api/token", ("x-aws-ec2-metadata-token-ttl-seconds", "300")).await?;
-        let session = (TOKEN, token.as_str());
-        let document = self.json("/latest/dynamic/instance-identity/document", session).await?;
+        let session = self.session().await?;
+        let document = self.json("/latest/dynamic/instance-identity/document", (TOKEN, &session.token)).await?;
         let mut cloud = aws(&document);
         // All of them in the time of one answer: what the service does not give by then is left out.
-        let _ = timeout(WITHIN, self.aws_tags(session, &mut cloud)).await;
+        let _ = timeout(WITHIN, aws_tags(&session, &mut cloud)).await;
         Ok(cloud)
     }
 
-    /// Tags are there only where the instance allows it.
-    async fn aws_tags(&self, session: (&str, &str), cloud: &mut Cloud) {
-        let names = self.send(Method::GET, "/latest/meta-data/tags/instance", session).await.unwrap_or_default();
-        for name in names.lines().filter(|name| !name.is_empty() && !name.contains(['?', '#', ' '])).take(MOST_TAGS) {
-            if let Ok(value) = self.send(Method::GET, &format!("/latest/meta-data/tags/instance/{name}"), session).await {
-                cloud.instance_tags.insert(name.to_owned(), value);
-            }
-        }
+    /// Begins a session with Amazon's service.
+    pub(crate) async fn session(&self) -> Result<Session<'_>, Untold> {
+        let token = self.send(Method::PUT, "/latest/api/token", ("x-aws-ec2-metadata-token-ttl-seconds", "300")).await?;
+        Ok(Session { service: self, token })
     }
 
     pub(crate) async fn json(&self, path: &str, header: (&str, &str)) -> Result<Value, Untold> {
@@ -86,7 +96,7 @@ impl Service {
         format!("{}{path}", self.base)
     }
 
-    async fn send(&self, method: Method, path: &str, header: (&str, &str)) -> Result<String, Untold> {
+    pub(crate) async fn send(&self, method: Method, path: &str, header: (&str, &str)) -> Result<String, Untold> {
         let failed = |reason| Untold::Io { url: self.url(path), reason };
         let asked = timeout(WITHIN, self.request(method, path, header)).await;
         let (status, answer) = asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(failed)?;
@@ -121,6 +131,16 @@ impl Service {
     fn host_length(&self) -> usize {
         let rest = self.base.strip_prefix("http://").unwrap_or_default();
         rest.find('/').unwrap_or(rest.len())
+    }
+}
+
+/// Tags are there only where the instance allows it.
+async fn aws_tags(session: &Session<'_>, cloud: &mut Cloud) {
+    let names = session.get("/latest/meta-data/tags/instance").await.unwrap_or_default();
+    for name in names.lines().filter(|name| !name.is_empty() && !name.contains(['?', '#', ' '])).take(MOST_TAGS) {
+        if let Ok(value) = session.get(&format!("/latest/meta-data/tags/instance/{name}")).await {
+            cloud.instance_tags.insert(name.to_owned(), value);
+        }
     }
 }
 

@@ -4,6 +4,7 @@ mod incarnation;
 mod local;
 mod metadata;
 mod routes;
+mod spot;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+pub use self::spot::{Spot, SpotError};
 use self::{
     incarnation::Incarnation,
     local::Local,

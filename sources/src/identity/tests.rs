@@ -205,3 +205,41 @@ async fn a_service_that_hangs_is_given_up_soon_and_the_host_is_told_without_it()
     assert_eq!((told.cloud.instance_id.as_str(), told.cloud.instance_tags), ("i-1", [("tag0".into(), "first".into())].into()));
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
+
+/// Whether the instance is a spot one, and what its cloud says of its end.
+fn taken_back(cloud: &str, answers: &[(&'static str, &'static str)], header: &'static str) -> (bool, Option<String>) {
+    let service = Fake::serve(answers, header);
+    let spot = Spot::find(cloud, &service.url).unwrap();
+    (spot.is_some(), spot.and_then(|spot| spot.notice().unwrap()))
+}
+
+#[test]
+fn a_spot_instance_learns_that_it_is_taken_back() {
+    let action = r#"{"action":"terminate","time":"2026-01-31T10:00:00Z"}"#;
+    let ec2 = |more: &[(&'static str, &'static str)]| {
+        let answers = [&[("/latest/api/token", "s"), ("/latest/meta-data/instance-life-cycle", "spot")], more].concat();
+        taken_back("aws", &answers, "x-aws-ec2-metadata-token: s")
+    };
+    assert_eq!(ec2(&[]), (true, None));
+    assert_eq!(ec2(&[("/latest/meta-data/spot/instance-action", action)]), (true, Some(action.to_owned())));
+    assert_eq!(ec2(&[("/latest/meta-data/instance-life-cycle", "on-demand")]), (false, None));
+
+    let gce = |preempted| {
+        let answers =
+            [("/computeMetadata/v1/instance/scheduling/preemptible", "TRUE"), ("/computeMetadata/v1/instance/preempted", preempted)];
+        taken_back("gce", &answers, "metadata-flavor: google")
+    };
+    assert_eq!(gce("FALSE\n"), (true, None));
+    assert_eq!(gce("TRUE\n"), (true, Some("preempted".to_owned())));
+
+    let azure = |events| {
+        let answers = [
+            ("/metadata/instance?api-version=2021-02-01", r#"{"compute":{"priority":"Spot"}}"#),
+            ("/metadata/scheduledevents?api-version=2020-07-01", events),
+        ];
+        taken_back("azure", &answers, "metadata: true")
+    };
+    assert_eq!(azure(r#"{"Events":[{"EventType":"Freeze"}]}"#), (true, None));
+    assert_eq!(azure(r#"{"Events":[{"EventType":"Preempt"}]}"#), (true, Some(r#"{"EventType":"Preempt"}"#.to_owned())));
+    assert_eq!(taken_back("", &[], ""), (false, None), "a host in no cloud asks nobody");
+}
