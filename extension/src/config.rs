@@ -3,6 +3,8 @@
 //! A host must not go blind because of a typo: the recorder leaves out the lines that are wrong, says so, and goes on with
 //! the rest. `mayfly check` refuses the same lines and exits 1.
 
+mod entry;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -19,6 +21,8 @@ use crate::{
     asking::{HistoryConfig, OsqueryConfig, PushConfig},
     delivery::DeliveryConfig,
 };
+pub use entry::Entry;
+pub(crate) use entry::Texts;
 
 /// Where the configuration is looked for when neither `--config` nor `MAYFLY_CONFIG` says.
 pub const DEFAULT_PATH: &str = "/etc/mayfly/mayfly.toml";
@@ -49,6 +53,12 @@ pub struct Config {
     pub redact: RedactConfig,
     pub extension: ExtensionConfig,
     pub log: LogConfig,
+    /// `[[trigger]]`: what osquery is asked when an event meets a condition.
+    pub trigger: Vec<Entry>,
+    /// `[[enrolment]]`: what it is asked once in each incarnation of the host.
+    pub enrolment: Vec<Entry>,
+    /// `[[farewell]]`: what it is asked before the host, or the extension, ends.
+    pub farewell: Vec<Entry>,
 }
 
 /// `[redact]`: what must not be recorded.
@@ -127,8 +137,12 @@ pub fn load(path: Option<&Path>) -> Loaded {
 fn parse(file: &Path, mut text: String) -> (Config, Vec<ConfigError>) {
     let mut errors = Vec::new();
     loop {
-        let error = match toml::from_str(&text) {
-            Ok(config) => return (config, errors),
+        let error = match toml::from_str::<Config>(&text) {
+            Ok(mut config) => {
+                let lists = [&mut config.trigger, &mut config.enrolment, &mut config.farewell];
+                lists.into_iter().flatten().for_each(|entry| entry.locate(&text));
+                return (config, errors);
+            }
             Err(error) => error,
         };
         let at = error.span().map_or(0, |span| span.start).min(text.len());
@@ -140,11 +154,13 @@ fn parse(file: &Path, mut text: String) -> (Config, Vec<ConfigError>) {
     }
 }
 
-/// Empties the refused line, and those that its value goes on in; of a heading, its whole section. Keeps the count of
-/// lines, so that later errors name the right one. False: there was nothing to empty.
+/// Empties the refused line, and those that its value goes on in; of a heading, and within a section of a list, the whole section. Keeps
+/// the count of lines, so that later errors name the right one. False: there was nothing to empty.
 fn blank(text: &mut String, line: usize, end: usize) -> bool {
     let last = text[..end.min(text.len())].trim_end().matches('\n').count() + 1;
     let heading = |l: &str| l.trim_start().starts_with('[');
+    let section = text.split('\n').enumerate().take(line).filter(|(_, content)| heading(content)).last();
+    let line = section.filter(|(_, content)| content.trim_start().starts_with("[[")).map_or(line, |(index, _)| index + 1);
     let mut within = false;
     let mut emptied = false;
     let lines: Vec<&str> = text
@@ -180,6 +196,11 @@ impl Config {
             netlink: self.netlink.clone(),
             lease_file: self.lease_file.clone(),
         }
+    }
+
+    /// The sections of all lists.
+    pub fn lists(&self) -> impl Iterator<Item = &Entry> {
+        self.trigger.iter().chain(&self.enrolment).chain(&self.farewell)
     }
 
     pub fn redaction(&self) -> Redaction {
@@ -233,8 +254,28 @@ mod tests {
     }
 
     #[test]
+    fn a_section_of_a_list_goes_whole_and_knows_its_line() {
+        let (config, errors) = lines(
+            "[[trigger]]\nname = \"a\"\n\n[[trigger]]\nname = \"b\"\nwhen = 'x\nrun = \"SELECT 1\"\n\n[[trigger]]\nname = \"c\"\n[docker]\nenabled = false\n",
+        );
+        let left: Vec<_> = config.trigger.iter().map(|entry| (entry.name(), entry.line)).collect();
+        assert_eq!(left, [("a".to_owned(), 1), ("c".to_owned(), 9)], "{errors:?}");
+        assert!(!config.docker.enabled && !errors.is_empty());
+    }
+
+    #[test]
     fn ends_on_any_text() {
-        for text in ["\u{0}", "[", "= = =", "[a\n[b\n[c", "x = \"\"\"\n\n", "[docker]\n[docker]\n"] {
+        for text in [
+            "\u{0}",
+            "[",
+            "= = =",
+            "[a\n[b\n[c",
+            "x = \"\"\"\n\n",
+            "[docker]\n[docker]\n",
+            "[[trigger]]\nx = \"\"\"\n[a",
+            "[[trigger]\n",
+            "[trigger]\n",
+        ] {
             let (_, errors) = lines(text);
             assert!(!errors.is_empty(), "{text:?} is not a configuration");
         }

@@ -60,12 +60,19 @@ pub type Routes = BTreeMap<String, Vec<Strings>>;
 pub struct Manager {
     socket: PathBuf,
     patience: Duration,
+    most_bytes: usize,
 }
 
 impl Manager {
     /// Calls to `socket` may take `patience` each.
     pub fn new(socket: impl Into<PathBuf>, patience: Duration) -> Self {
-        Self { socket: socket.into(), patience }
+        Self { socket: socket.into(), patience, most_bytes: MOST_BYTES }
+    }
+
+    /// An answer that is longer than that breaks the call off.
+    #[must_use]
+    pub fn answering_at_most(self, most_bytes: usize) -> Self {
+        Self { most_bytes, ..self }
     }
 
     pub fn socket(&self) -> &Path {
@@ -81,16 +88,16 @@ impl Manager {
             let stream = UnixStream::from(stream);
             check_peer(&stream)?;
             let (mut reads, mut writes) = (Timed::new(stream.try_clone()?), Timed::new(stream));
-            reads.allow(self.patience, MOST_BYTES);
+            reads.allow(self.patience, self.most_bytes);
             writes.allow(self.patience, 0);
             Ok((reads, writes))
         };
         let (reads, writes) = open().map_err(|source| ManagerError::Unreachable { socket: self.socket.clone(), source })?;
         // The generated code makes room for as many elements as a list says it has: say how many may be believed.
         let bounds = TConfiguration::builder()
-            .max_message_size(Some(MOST_BYTES))
+            .max_message_size(Some(self.most_bytes))
             .max_frame_size(None)
-            .max_string_size(Some(MOST_BYTES))
+            .max_string_size(Some(self.most_bytes))
             .max_container_size(Some(MOST_ROWS))
             .build()
             .map_err(|source| ManagerError::Broken { call: "connect", source })?;

@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long saying goodbye may take: osquery may be ending, too.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// How long ending may take: an osquery that hangs may hold us in the middle of a call. What was to be asked at last was asked before.
-const LONGEST_END: Duration = Duration::from_secs(5);
+const LONGEST_END: Duration = Duration::from_secs(4);
 /// Polls in a row that osquery may leave unanswered before it counts as gone.
 const UNANSWERED: u32 = 3;
 /// The first and the longest pause between two attempts to register.

@@ -1,5 +1,7 @@
 //! What a query gave that was run at event time.
 
+use std::collections::BTreeMap;
+
 use crate::{
     record::Record,
     redact::Redaction,
@@ -41,12 +43,14 @@ pub struct TriggeredResult {
     /// The table and the id of the event that was met; empty where there was none.
     pub event_table: &'static str,
     pub event_eid: String,
+    /// How many events it answers for: equal queries that wait are run once, for the newest of their events.
+    pub events: Option<i64>,
     /// Milliseconds from the event's own time until the query began.
     pub delay_ms: Option<i64>,
     /// Milliseconds that osquery took.
     pub duration_ms: Option<i64>,
-    /// The row as JSON, columns sorted; empty where the query gave none.
-    pub row: String,
+    /// The row; empty where the query gave none.
+    pub row: BTreeMap<String, String>,
     /// Why there is no row; empty where there is one.
     pub error: String,
 }
@@ -63,9 +67,13 @@ impl Record for TriggeredResult {
     }
 
     fn clean(&mut self, redaction: &Redaction, _now_ns: Nanos) {
-        for text in [&mut self.query, &mut self.row, &mut self.error] {
+        for text in [&mut self.query, &mut self.error] {
             let clean = redaction.text(text).into_owned();
             *text = clean;
+        }
+        for (column, value) in &mut self.row {
+            let clean = redaction.value(column, value).into_owned();
+            *value = clean;
         }
     }
 }

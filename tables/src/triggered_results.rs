@@ -2,7 +2,7 @@
 
 use mayfly_history::{EventTable, bigint, text, triggered::TriggeredResult};
 
-use crate::events::Events;
+use crate::{events::Events, json};
 
 pub static TRIGGERED_RESULTS: EventTable<TriggeredResult> = EventTable {
     name: "triggered_results",
@@ -13,9 +13,18 @@ pub static TRIGGERED_RESULTS: EventTable<TriggeredResult> = EventTable {
         text("query", |r| Some(r.query.as_str().into()), "The SQL that osquery ran, parameters filled in."),
         text("event_table", |r| Some(r.event_table.into()), "The table of the event that was met; empty for enrolment and farewell."),
         text("event_eid", |r: &TriggeredResult| Some(r.event_eid.as_str().into()), "The `eid` of that event: join on it.").index(),
+        bigint(
+            "events",
+            |r| r.events,
+            "How many events this run answers for: equal queries that wait are run once, for the newest of their events.",
+        ),
         bigint("delay_ms", |r| r.delay_ms, "Milliseconds from the event's own time until the query began."),
         bigint("duration_ms", |r| r.duration_ms, "Milliseconds that osquery took to answer."),
-        text("row", |r| Some(r.row.as_str().into()), "The row that the query gave, as a JSON object; empty where it gave none."),
+        text(
+            "row",
+            |r| (!r.row.is_empty()).then(|| json::object(&r.row)),
+            "The row that the query gave, as a JSON object; empty where it gave none.",
+        ),
         text("error", |r| Some(r.error.as_str().into()), "Why there is no row; empty where there is one."),
     ],
     examples: &[

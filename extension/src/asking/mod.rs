@@ -4,10 +4,18 @@
 //! that folder's lock asks; another extension on the same state directory only serves. Each job runs on a thread of its own, so that a
 //! slow one delays no other, and none of them ever runs inside a `generate`.
 
+mod answer;
 mod captures;
+mod enrolment;
+mod farewell;
+mod host;
 mod office;
 mod pack;
 mod push;
+mod refused;
+mod standing;
+mod template;
+mod triggers;
 
 use std::{
     io,
@@ -33,6 +41,7 @@ pub use captures::HistoryConfig;
 pub(crate) use office::Office;
 pub use pack::OsqueryConfig;
 pub use push::PushConfig;
+pub(crate) use refused::Refused;
 
 /// How long before a store that could not be opened is tried again.
 const PAUSE: Duration = Duration::from_secs(30);
@@ -47,7 +56,14 @@ const LONGEST_END: Duration = Duration::from_secs(5);
 type Job = fn(&Office) -> io::Result<Vec<JoinHandle<()>>>;
 
 /// Every job; a new one is one line here.
-const JOBS: &[Job] = &[captures::start, pack::start];
+const JOBS: &[Job] = &[captures::start, pack::start, triggers::start, enrolment::start, farewell::start];
+
+/// What of a configuration no job can use, by line.
+pub(crate) fn refused(config: &Config) -> Vec<Refused> {
+    let mut all = [triggers::refused(config), enrolment::refused(config), farewell::refused(config)].concat();
+    all.sort_by_key(|refused| refused.line);
+    all
+}
 
 /// The jobs at work. Dropping it stops them.
 #[derive(Debug)]

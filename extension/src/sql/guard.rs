@@ -13,7 +13,7 @@ pub(super) fn only_reads(connection: &mut Connection) -> Result<()> {
     connection.authorizer(Some(|context: AuthContext<'_>| if reads(&context.action) { Authorization::Allow } else { Authorization::Deny }))
 }
 
-fn reads(action: &AuthAction<'_>) -> bool {
+pub(crate) fn reads(action: &AuthAction<'_>) -> bool {
     match action {
         AuthAction::Select | AuthAction::Read { .. } | AuthAction::Recursive => true,
         AuthAction::Function { function_name } => !function_name.eq_ignore_ascii_case("load_extension"),

@@ -20,6 +20,7 @@ use mayfly_history::{
 use mayfly_tables::{Followed, Home, TABLES, Table};
 use rusqlite::{Connection, OpenFlags};
 
+pub(crate) use self::guard::reads;
 use self::module::Source;
 
 /// Bytecode steps of SQLite between two looks at whether to stop.

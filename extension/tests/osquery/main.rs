@@ -5,9 +5,12 @@
 mod captures;
 mod churn;
 mod delivery;
+mod enrolment;
 mod garbage;
 mod host;
 mod peer;
+mod process;
 mod push;
 mod registration;
 mod rows;
+mod triggers;

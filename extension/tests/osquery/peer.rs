@@ -21,12 +21,13 @@ use mayfly::{
     sql::Database,
 };
 use mayfly_history::{
-    Feed, TableSchema,
+    Feed, Nanos, TableSchema,
+    identity::Identity,
     image::ImageEvent,
     now,
-    store::{Reader, RowBuf, StoreOptions, Writer},
+    store::{Interval, Reader, RowBuf, StoreOptions, Writer},
 };
-use mayfly_tables::{CONTAINER_IMAGE_EVENTS, TABLES};
+use mayfly_tables::{CONTAINER_IMAGE_EVENTS, HOST_IDENTITY_HISTORY, TABLES};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -164,7 +165,7 @@ impl Place {
     pub(crate) fn store_with(&self, options: &StoreOptions) -> Store {
         let schema = CONTAINER_IMAGE_EVENTS.schema();
         let dir = self.state_dir();
-        Store { writer: Writer::open(&dir, options).unwrap().writer, dir, schema, written: 0 }
+        Store { writer: Writer::open(&dir, options).unwrap().writer, dir, schema, written: 0, identified: None }
     }
 }
 
@@ -182,28 +183,53 @@ pub(crate) struct Store {
     writer: Writer,
     schema: TableSchema,
     pub(crate) written: usize,
+    identified: Option<Nanos>,
 }
 
 impl Store {
     pub(crate) fn record(&mut self, count: usize) {
+        self.record_at(now(), count);
+    }
+
+    pub(crate) fn record_at(&mut self, time_ns: Nanos, count: usize) {
         let events = (0..count).map(|_| {
             self.written += 1;
-            ImageEvent { action: "pull", image: Some(format!("event-{}", self.written)), ..ImageEvent::default() }
+            ImageEvent { time_ns, action: "pull", image: Some(format!("event-{}", self.written)), ..ImageEvent::default() }
         });
         let events: Vec<_> = events.collect();
-        self.append(events);
+        self.put(&events);
     }
 
     /// Records these, as of now.
     pub(crate) fn append(&mut self, events: Vec<ImageEvent>) {
+        let events: Vec<_> = events.into_iter().map(|event| ImageEvent { time_ns: now(), ..event }).collect();
+        self.put(&events);
+    }
+
+    fn put(&mut self, events: &[ImageEvent]) {
         let log = self.writer.events(&self.schema).unwrap();
         let mut transaction = self.writer.begin().unwrap();
         let mut row = RowBuf::default();
         for event in events {
-            let event = ImageEvent { time_ns: now(), ..event };
-            row.encode(CONTAINER_IMAGE_EVENTS.columns, &event);
+            row.encode(CONTAINER_IMAGE_EVENTS.columns, event);
             transaction.append(log, event.time_ns, &row).unwrap();
         }
+        transaction.commit().unwrap();
+    }
+
+    /// Tells who the host is.
+    pub(crate) fn identify(&mut self, incarnation: &str) {
+        let log = self.writer.history(&HOST_IDENTITY_HISTORY.schema()).unwrap();
+        let identity = Identity { hostname: "host".into(), incarnation_id: incarnation.into(), ..Identity::default() };
+        let mut row = RowBuf::default();
+        row.encode(HOST_IDENTITY_HISTORY.columns, &identity);
+        let from =
+            |valid_from_ns| Interval { key: "host", scope: "", valid_from_ns, valid_to_ns: None, ended_reason: "", evidence: "test" };
+        let mut transaction = self.writer.begin().unwrap();
+        if let Some(before) = self.identified.replace(now()) {
+            transaction.end_interval(log, &Interval { valid_to_ns: Some(now()), ..from(before) }).unwrap();
+        }
+        transaction.put_interval(log, &from(self.identified.unwrap()), &row).unwrap();
         transaction.commit().unwrap();
     }
 

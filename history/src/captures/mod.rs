@@ -20,7 +20,6 @@ use std::{
 use self::present::Present;
 use crate::{
     cell::Cell,
-    eid::Eid,
     feed::{FeedStatus, Gap},
     record::Record,
     redact::Redaction,
@@ -168,20 +167,21 @@ impl Captures {
         })
     }
 
-    /// Appends an event; returns its id.
-    pub fn append<E: Record>(&mut self, table: &'static EventTable<E>, mut event: E) -> Result<Eid, StoreError> {
-        event.clean(&self.redaction, now());
-        self.write(|writer, _, events| {
-            let log = match events.get(table.name) {
+    /// Appends events, all or none of them.
+    pub fn append<E: Record>(&mut self, table: &'static EventTable<E>, mut events: Vec<E>) -> Result<(), StoreError> {
+        events.iter_mut().for_each(|event| event.clean(&self.redaction, now()));
+        self.write(|writer, _, logs| {
+            let log = match logs.get(table.name) {
                 Some(log) => *log,
-                None => *events.entry(table.name).or_insert(writer.events(&table.schema())?),
+                None => *logs.entry(table.name).or_insert(writer.events(&table.schema())?),
             };
             let mut bytes = RowBuf::default();
-            bytes.encode(table.columns, &event);
             let mut tx = writer.begin()?;
-            let eid = tx.append(log, event.time_ns(), &bytes)?;
-            tx.commit()?;
-            Ok(eid)
+            for event in &events {
+                bytes.encode(table.columns, event);
+                tx.append(log, event.time_ns(), &bytes)?;
+            }
+            tx.commit()
         })
     }
 
