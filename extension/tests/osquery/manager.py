@@ -334,10 +334,10 @@ def obey(manager, command):
         with manager.lock:
             manager.registered.clear()
         return {}
-    if do == "put":
+    if do == "keep":
         manager.database.put(command["domain"], command["key"], command["value"])
         return {}
-    if do == "get":
+    if do == "kept":
         return {"value": manager.database.get(command["domain"], command["key"])}
     if do == "run":
         manager.database.put("configurations", "executing_query", command["name"])

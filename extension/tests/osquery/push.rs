@@ -35,7 +35,7 @@ fn numbers(place: &Place) -> Vec<usize> {
 }
 
 fn set(osqueryd: &mut Osqueryd, domain: &str, key: &str, value: &str) {
-    osqueryd.ask(&json!({"do": "put", "domain": domain, "key": key, "value": value}));
+    osqueryd.ask(&json!({"do": "keep", "domain": domain, "key": key, "value": value}));
 }
 
 /// How a source of ours fares, as `recorder_sources` has it.
@@ -241,7 +241,7 @@ fn the_pack_is_installed_once_at_each_registration() {
     osqueryd.registered();
     let _asking = place.asking(&running, "[osquery]\ninstall_pack = true\n[push]\ntables = [\"mount_events\"]\n");
     let updates = |osqueryd: &mut Osqueryd| -> Vec<Value> {
-        let told = osqueryd.ask(&json!({"do": "get", "domain": "config", "key": "updates"}));
+        let told = osqueryd.ask(&json!({"do": "kept", "domain": "config", "key": "updates"}));
         told["value"].as_str().map(|text| serde_json::from_str(text).unwrap()).unwrap_or_default()
     };
     until("installed", || updates(&mut osqueryd).len() == 1);
