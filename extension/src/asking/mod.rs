@@ -20,6 +20,10 @@ mod triggers;
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -70,22 +74,25 @@ pub(crate) fn refused(config: &Config) -> Vec<Refused> {
 pub struct Asking {
     line: Line,
     feeds: Feeds,
+    /// The clerk has the lock, and something to write at the end.
+    at_work: Arc<AtomicBool>,
     clerk: Option<JoinHandle<()>>,
 }
 
 impl Asking {
     /// Begins, once no other process asks on this state directory; returns at once.
     pub fn start(loaded: &Loaded, state_dir: &Path, line: Line) -> io::Result<Self> {
-        let feeds = Feeds::default();
+        let (feeds, at_work) = (Feeds::default(), Arc::new(AtomicBool::new(false)));
         let clerk = Clerk {
             config: loaded.config.clone(),
             state_dir: state_dir.to_owned(),
             line: line.clone(),
             feeds: feeds.clone(),
             gaps: Vec::new(),
+            at_work: Arc::clone(&at_work),
         };
         let clerk = thread::Builder::new().name("asking".into()).spawn(move || clerk.work())?;
-        Ok(Self { line, feeds, clerk: Some(clerk) })
+        Ok(Self { line, feeds, at_work, clerk: Some(clerk) })
     }
 
     /// Ends the jobs; what they have is written.
@@ -98,7 +105,7 @@ impl Asking {
         self.feeds.wake();
         let deadline = Instant::now() + LONGEST_END;
         // One that still waits for the lock has nothing to write, and ends with the process.
-        if let Some(clerk) = self.clerk.take() {
+        if let Some(clerk) = self.clerk.take().filter(|_| self.at_work.load(SeqCst)) {
             while !clerk.is_finished() && Instant::now() < deadline {
                 thread::sleep(Duration::from_millis(10));
             }
@@ -120,11 +127,13 @@ struct Clerk {
     feeds: Feeds,
     /// Gaps that the store has not taken yet.
     gaps: Vec<Gap>,
+    at_work: Arc<AtomicBool>,
 }
 
 impl Clerk {
     fn work(mut self) {
         let Some((_lock, captures)) = self.open() else { return };
+        self.at_work.store(true, SeqCst);
         let office = Office::new(self.config.clone(), &self.state_dir, self.line.clone(), self.feeds.clone(), captures);
         let mut threads = Vec::new();
         for job in JOBS {

@@ -204,6 +204,26 @@ fn a_host_that_is_about_to_end_tells_even_what_it_says_first() {
 }
 
 #[test]
+fn only_one_of_two_extensions_pushes_and_the_other_ends_at_once() {
+    let place = Place::new();
+    let mut store = place.store();
+    let mut osqueryd = place.manager(&[]);
+    let running = place.extension();
+    osqueryd.registered();
+    let asking = place.asking(&running, PUSH);
+    until("the first has the lock", || source(&mut osqueryd, "push", "events")["state"] == "running");
+    let elsewhere = place.extension();
+    let other = place.asking(&elsewhere, PUSH);
+    store.record(5);
+    until("all have arrived", || numbers(&place) == (1..=5).collect::<Vec<_>>());
+    let begun = Instant::now();
+    other.stop();
+    assert!(begun.elapsed() < Duration::from_secs(2), "it has nothing to write: {:?}", begun.elapsed());
+    asking.stop();
+    assert_eq!(numbers(&place).len(), 5);
+}
+
+#[test]
 fn what_retention_drops_before_it_is_pushed_is_a_gap() {
     let place = Place::new();
     let bound = TableOptions { max_rows: Some(100), ..TableOptions::default() };
