@@ -52,7 +52,9 @@ impl Redaction {
     /// Whether a key, in lower case, names a secret; the name of a file that holds one does not.
     fn is_secret(&self, key: &str) -> bool {
         let is_place = ["file", "path", "dir", "stdin"].iter().any(|end| key.ends_with(end));
-        !is_place && self.keys.iter().any(|k| key.contains(k.as_str()))
+        // What sudo calls a rule that asks for none.
+        let is_sudo = key == "nopasswd";
+        !is_place && !is_sudo && self.keys.iter().any(|k| key.contains(k.as_str()))
     }
 }
 
@@ -171,6 +173,7 @@ mod tests {
             ("mysql --password=hunter2 -h db", "mysql --password=[redacted] -h db"),
             ("mysql --password hunter2 -h db", "mysql --password [redacted] -h db"),
             ("mysql --password -h db", "mysql --password -h db"),
+            ("ann ALL=(ALL) NOPASSWD: /bin/sh", "ann ALL=(ALL) NOPASSWD: /bin/sh"),
             ("env GITHUB_TOKEN=ghp_1 make", "env GITHUB_TOKEN=[redacted] make"),
             ("curl -H Authorization: Bearer abc http://x", "curl -H Authorization: Bearer [redacted] http://x"),
             (r#"curl -H "Authorization: Basic dTpw" x"#, r#"curl -H "Authorization: Basic [redacted]" x"#),

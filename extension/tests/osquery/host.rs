@@ -4,6 +4,7 @@ use std::{
     fs,
     path::PathBuf,
     process::{Child, Command},
+    time::Duration,
 };
 
 use mayfly::sql::Database;
@@ -61,6 +62,14 @@ impl Host {
         mayfly.arg("extension").arg("--socket").arg(self.place.socket()).args(["--timeout", "30", "--interval", "1"]);
         mayfly.arg("--config").arg(config).arg("--state-dir").arg(self.place.state_dir());
         self.mayfly = Some(mayfly.spawn().unwrap());
+    }
+
+    /// Processor time that the extension has taken.
+    pub(crate) fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.mayfly.as_ref().unwrap().id())).unwrap();
+        let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        // utime and stime, in hundredths of a second on every Linux.
+        Duration::from_millis(10 * fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum::<u64>())
     }
 
     pub(crate) fn put(&mut self, table: &str, columns: &[(&str, &str, u32)], rows: Value) {

@@ -4,6 +4,7 @@
 
 mod captures;
 mod churn;
+mod cost;
 mod delivery;
 mod enrolment;
 mod garbage;

@@ -214,6 +214,12 @@ fn leaked(table: &'static Followed) -> &'static str {
     table.core().name.as_str()
 }
 
+/// In seconds, by steps: each change of a hint is written, and every capture takes a little more or less.
+fn rounded(time: Duration) -> u64 {
+    let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+    [1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600].into_iter().find(|step| *step >= seconds).unwrap_or(seconds)
+}
+
 impl State {
     fn new(table: &'static Followed, feed: Feed) -> Self {
         Self {
@@ -287,11 +293,8 @@ impl State {
         let mut hint = format!("resolution: {:.0} s", schedule.resolution(due.table).as_secs_f64().ceil());
         if tellers(due.table).next().is_some() {
             let told = schedule.told_resolution(due.table).max(self.latest);
-            hint.push_str(&format!(
-                "; {:.1} s of what is told by {}",
-                told.as_secs_f64(),
-                tellers(due.table).collect::<Vec<_>>().join(", ")
-            ));
+            let tellers = tellers(due.table).collect::<Vec<_>>().join(", ");
+            hint.push_str(&format!("; {} s of what is told by {tellers}", rounded(told)));
         }
         if schedule.is_slow(due.table) {
             hint.push_str("; captured more rarely than configured, since it is slow");
