@@ -55,12 +55,8 @@ pub enum DiffError {
     NoTable { name: String, hint: String, known: String },
     #[error("{name} is a table of events, which do not hold: SELECT * FROM {name} WHERE time BETWEEN … AND …")]
     Events { name: &'static str },
-    #[error("{which} {source}")]
-    Instant {
-        which: &'static str,
-        // Told in the message, which is one line for a person.
-        source: NotAnInstant,
-    },
+    #[error("{which} {why}")]
+    Instant { which: &'static str, why: NotAnInstant },
     #[error("FROM ({from}) is not before TO ({to}); the other way round it is: mayfly diff {table} {to} {from}")]
     Order { table: String, from: String, to: String },
     #[error("cannot read the history")]
@@ -131,7 +127,7 @@ fn write(asked: &Asked<'_>, changes: &[Change], format: DiffFormat) -> io::Resul
 
 fn instants(args: &DiffArgs<'_>) -> Result<(Nanos, Nanos), DiffError> {
     let now = now();
-    let read = |which, text| parse(text, now).map_err(|source| DiffError::Instant { which, source });
+    let read = |which, text| parse(text, now).map_err(|why| DiffError::Instant { which, why });
     let (from, to) = (read("FROM", args.from)?, read("TO", args.to)?);
     if from >= to {
         return Err(DiffError::Order { table: args.table.into(), from: args.from.into(), to: args.to.into() });

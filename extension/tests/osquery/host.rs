@@ -64,6 +64,14 @@ impl Host {
         self.mayfly = Some(mayfly.spawn().unwrap());
     }
 
+    /// Runs a command of `mayfly` on what is recorded: its exit code, what it printed, and what it said.
+    pub(crate) fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        let done =
+            Command::new(env!("CARGO_BIN_EXE_mayfly")).args(arguments).arg("--state-dir").arg(self.place.state_dir()).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (done.status.code().unwrap(), text(&done.stdout), text(&done.stderr))
+    }
+
     /// Processor time that the extension has taken.
     pub(crate) fn cpu(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.mayfly.as_ref().unwrap().id())).unwrap();

@@ -16,7 +16,7 @@ const QUIET: Duration = Duration::from_millis(100);
 /// …and at most for this long.
 const LATEST: Duration = Duration::from_millis(500);
 /// After a capture a table is left alone for this many times what it took, though it is told of.
-const REST: u32 = 9;
+const REST: u32 = 4;
 /// A table that fails is left alone for this long at first, …
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 /// …and at most for this long.
@@ -249,7 +249,7 @@ mod tests {
         assert!(schedule.is_slow("slow"));
         assert!(schedule.resolution("slow") > Duration::from_secs(2000));
         schedule.tell("x_events", &["slow"], now + MILLI);
-        assert_eq!(schedule.next(now + MILLI), Turn::Wait(Some(now + 9 * cost)), "a tenth of the time at most");
+        assert_eq!(schedule.next(now + MILLI), Turn::Wait(Some(now + REST * cost)), "a fifth of the time at most");
     }
 
     #[test]
