@@ -160,7 +160,7 @@ impl Churn<'_> {
             |path: &str, base: &str, more: String| self.host.write(path, &if is_there { format!("{base}{more}") } else { base.to_owned() });
         let (root, key) = ("root:x:0:0:root:/root:/bin/sh\n", "ssh-ed25519 AAAA");
         match thing {
-            0 => file("etc/passwd", root, format!("ann:x:{}:100:Ann:/root:/bin/sh\n", 1000 + version % 50)),
+            0 => file("etc/passwd", root, format!("ann:x:{}:100:Ann:/home/ann:/bin/sh\n", 1000 + version % 50)),
             1 => file("etc/group", "root:x:0:\n", format!("staff{version}:x:{}:\n", 2000 + version % 50)),
             2 => file("etc/hosts", "127.0.0.1 localhost\n", format!("10.0.0.1 host-{version}\n")),
             3 => file("etc/cron.d/job", "", format!("* * * * * root job-{version}\n")),

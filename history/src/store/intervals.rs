@@ -178,7 +178,8 @@ impl Search<'_> {
                 (&known.1, &known.2)
             }
         };
-        let number = self.table.stored().next().is_some_and(|c| c.kind.is_int());
+        // As it was when the row was written: a table may have got another first column since.
+        let number = layout.key_is_number();
         let mut plain = Vec::new();
         let mut read = || {
             let key = row.get_ref(0)?.as_str()?;

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension};
 use zstd::bulk::Decompressor;
 
 use super::{error::StoreError, frame::inflate, open::FILE, wire::Malformed};
-use crate::table::TableSchema;
+use crate::{cell::ColumnType, table::TableSchema};
 
 /// Names and types of a row's cells, in order, and the dictionary that rows are compressed by, if there is one.
 pub(super) struct Layout {
@@ -61,6 +61,11 @@ pub(super) fn register_dictionary(conn: &Connection, id: i64, dictionary: &[u8])
 impl Layout {
     pub(super) fn len(&self) -> usize {
         self.columns.len()
+    }
+
+    /// Whether the first cell, which an interval has as its key, is a number.
+    pub(super) fn key_is_number(&self) -> bool {
+        self.columns.first().and_then(|(_, kind)| ColumnType::parse(kind)).is_some_and(ColumnType::is_int)
     }
 
     /// For each stored column of `table` the position in a row of this layout; `None` where the row is older than the
