@@ -341,6 +341,12 @@ impl Reader {
             self.feed.blind("ring_full", self.books.at_ns, Some(at_ns), 0, format!("{fresh} records found no room in the ring"));
             self.feed.miss(at_ns);
         }
+        let unheard = self.statuses.as_mut().map_or(0, Statuses::take_overruns);
+        if unheard > 0 {
+            // How many each time, the kernel does not tell.
+            self.feed.count_lost_in_kernel(unheard);
+            self.feed.blind("ring_full", self.books.at_ns, Some(at_ns), 0, "exit codes found no room in the process connector's socket");
+        }
         self.books.lost = lost;
         self.books.at_ns = at_ns;
         self.account_for_shed();

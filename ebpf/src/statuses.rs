@@ -15,10 +15,10 @@ use rustix::{
 
 use crate::connector::{Connector, Heard, Told};
 
-/// How long an exit's status is waited for: on a busy machine the process may be interrupted in between.
+/// How long statuses are waited for within a second, all together: on a busy machine a process may be interrupted before its own is told,
+/// and whoever waits does not read what the probes tell.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// After so many that did not come, none is waited for until one comes.
-const DISAPPOINTMENTS: u32 = 8;
+const SECOND: Duration = Duration::from_secs(1);
 /// Statuses that wait for whoever asks; those of processes that are left out are never asked for.
 const MOST: usize = 16_384;
 /// How long a status is kept when there are that many: whoever asks does so within a tick.
@@ -30,20 +30,61 @@ pub(crate) struct Statuses {
     connector: Connector,
     /// With the time on the monotonic clock.
     told: HashMap<u32, (u64, u32)>,
-    disappointments: u32,
+    patience: Patience,
+    /// How often statuses found no room in the socket, since that was asked for.
+    overruns: u64,
+}
+
+/// What is left of the time to wait in this second.
+#[derive(Debug)]
+struct Patience {
+    since: Instant,
+    left: Duration,
+}
+
+impl Patience {
+    const fn new(now: Instant) -> Self {
+        Self { since: now, left: PATIENCE }
+    }
+
+    /// How long may be waited.
+    fn left(&mut self, now: Instant) -> Duration {
+        if now.duration_since(self.since) >= SECOND {
+            *self = Self::new(now);
+        }
+        self.left
+    }
+
+    fn spend(&mut self, waited: Duration) {
+        self.left = self.left.saturating_sub(waited);
+    }
+
+    /// Nothing is waited for in the next second.
+    const fn lose(&mut self, now: Instant) {
+        *self = Self { since: now, left: Duration::ZERO };
+    }
 }
 
 impl Statuses {
     /// # Errors
     /// The kernel has no connector, or not for us.
     pub(crate) fn open() -> io::Result<Self> {
-        Ok(Self { connector: Connector::open()?, told: HashMap::new(), disappointments: 0 })
+        Ok(Self { connector: Connector::open()?, told: HashMap::new(), patience: Patience::new(Instant::now()), overruns: 0 })
     }
 
     /// Takes what waits in the socket, which holds only so much.
     pub(crate) fn collect(&mut self) -> io::Result<()> {
         while let Some(heard) = self.connector.next()? {
-            let Heard::Message(stamp, Told::Exit { pid, status }) = heard else { continue };
+            let (stamp, pid, status) = match heard {
+                Heard::Message(stamp, Told::Exit { pid, status }) => (stamp, pid, status),
+                // What is missing may be what would be waited for.
+                Heard::Overrun => {
+                    self.overruns += 1;
+                    self.patience.lose(Instant::now());
+                    continue;
+                }
+                Heard::Message(..) | Heard::Garbage => continue,
+            };
             if self.told.len() >= MOST {
                 let recently_ns = stamp.monotonic_ns.saturating_sub(RECENT_NS);
                 self.told.retain(|_, (told_ns, _)| *told_ns >= recently_ns);
@@ -51,6 +92,11 @@ impl Statuses {
             self.told.insert(pid, (stamp.monotonic_ns, status));
         }
         Ok(())
+    }
+
+    /// How often statuses were lost since the last call.
+    pub(crate) const fn take_overruns(&mut self) -> u64 {
+        std::mem::replace(&mut self.overruns, 0)
     }
 
     /// The status of a process that has ended just now, as wait(2) reports it. `None`: it was not told. `born_boot_ns`: 0 if it was there
@@ -61,20 +107,19 @@ impl Statuses {
         let monotonic_ns = nanos(ClockId::Monotonic);
         let suspended_ns = nanos(ClockId::Boottime).saturating_sub(monotonic_ns);
         let born_ns = born_boot_ns.saturating_sub(suspended_ns);
-        let deadline = Instant::now() + PATIENCE;
         loop {
             self.collect()?;
             if let Some((_, status)) = self.told.remove(&pid).filter(|(told_ns, _)| *told_ns >= born_ns) {
-                self.disappointments = 0;
                 return Ok(Some(status));
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.disappointments >= DISAPPOINTMENTS {
-                self.disappointments = self.disappointments.saturating_add(1);
+            let begun = Instant::now();
+            let left = self.patience.left(begun);
+            if left.is_zero() {
                 return Ok(None);
             }
             let timeout = Timespec { tv_sec: 0, tv_nsec: left.subsec_nanos().into() };
             poll(&mut [PollFd::new(&self.connector, PollFlags::IN)], Some(&timeout))?;
+            self.patience.spend(begun.elapsed());
         }
     }
 }
@@ -82,4 +127,29 @@ impl Statuses {
 fn nanos(clock: ClockId) -> u64 {
     let time = clock_gettime(clock);
     u64::try_from(time.tv_sec).unwrap_or(0).saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_that_never_come_are_waited_for_a_tenth_of_each_second_in_all() {
+        let begun = Instant::now();
+        let mut patience = Patience::new(begun);
+        patience.spend(PATIENCE / 4);
+        assert_eq!(patience.left(begun + PATIENCE), PATIENCE / 4 * 3);
+        patience.spend(PATIENCE);
+        assert_eq!(patience.left(begun + SECOND / 2), Duration::ZERO);
+        assert_eq!(patience.left(begun + SECOND), PATIENCE);
+    }
+
+    #[test]
+    fn nothing_is_waited_for_in_the_second_after_statuses_were_lost() {
+        let begun = Instant::now();
+        let mut patience = Patience::new(begun);
+        patience.lose(begun + SECOND / 2);
+        assert_eq!(patience.left(begun + SECOND), Duration::ZERO);
+        assert_eq!(patience.left(begun + SECOND / 2 * 3), PATIENCE);
+    }
 }
