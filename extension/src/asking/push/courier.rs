@@ -1,6 +1,9 @@
 //! Brings the lines of a batch to osquery's logger, one after the other over one connection.
 
-use std::time::{Duration, Instant};
+use std::{
+    mem,
+    time::{Duration, Instant},
+};
 
 use mayfly_history::{Eid, Feed, chain, now};
 
@@ -45,11 +48,13 @@ pub(super) struct Courier {
     line: Line,
     feed: Feed,
     suspect: Option<Suspect>,
+    /// The same of the one behind, which was tried instead: what took it is not given it again.
+    behind: Option<Suspect>,
 }
 
 impl Courier {
     pub(super) fn new(line: Line, feed: Feed) -> Self {
-        Self { line, feed, suspect: None }
+        Self { line, feed, suspect: None, behind: None }
     }
 
     /// Sends what it can within its time; gives how many events of the batch are done with, and why not more.
@@ -103,6 +108,9 @@ impl Courier {
 
     /// Gives an event's line to each logger that has not taken it yet.
     fn hand_over(&mut self, session: &mut Session, event: &Ready, envelope: &Envelope) -> Result<(), ManagerError> {
+        if self.behind.as_ref().is_some_and(|behind| behind.eid == event.eid) {
+            self.suspect = self.behind.take();
+        }
         let taken_by = self.suspect.as_ref().filter(|suspect| suspect.eid == event.eid).map_or(0, |suspect| suspect.taken_by);
         for (at, logger) in envelope.loggers.iter().enumerate().skip(taken_by) {
             if let Err(error) = session.call("logger", logger, &[("string", &event.line), ("category", "event")]) {
@@ -118,7 +126,7 @@ impl Courier {
     fn hand_over_anew(&mut self, session: &mut Session, event: &Ready, envelope: &Envelope) -> bool {
         let suspect = self.suspect.take();
         let taken = self.hand_over(session, event, envelope).is_ok();
-        self.suspect = suspect;
+        self.behind = mem::replace(&mut self.suspect, suspect).filter(|_| !taken);
         taken
     }
 
@@ -146,27 +154,68 @@ impl Courier {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{
+        collections::BTreeMap,
+        sync::{Arc, Mutex},
+    };
 
     use super::*;
-    use crate::asking::push::envelope::Flags;
+    use crate::{
+        asking::push::envelope::Flags,
+        thrift::{Limits, Reply, Server, Service, Strings},
+    };
+
+    fn envelope(loggers: &[&str]) -> Envelope {
+        let loggers = loggers.iter().map(|&logger| logger.to_owned()).collect();
+        Envelope { flags: Flags::of(&BTreeMap::new()), host: String::new(), decorations: BTreeMap::new(), loggers }
+    }
+
+    fn event(sequence: u64, length: usize) -> Ready {
+        Ready { eid: Eid { generation: 1, sequence }, time_ns: 0, table: "mount_events", line: "x".repeat(length) }
+    }
+
+    /// An osquery with loggers of which the one called `full` takes nothing; remembers the lengths of the lines that others took.
+    #[derive(Default)]
+    struct Loggers(Mutex<Vec<usize>>);
+
+    impl Service for Loggers {
+        fn uuid(&self) -> i64 {
+            0
+        }
+
+        fn call(&self, _: &str, logger: &str, request: &Strings) -> Reply {
+            if logger == "full" {
+                return Reply::failure("the log is full");
+            }
+            self.0.lock().unwrap().push(request[b"string".as_slice()].len());
+            Reply::success(Vec::new())
+        }
+
+        fn shutdown(&self) {}
+    }
+
+    #[test]
+    fn of_several_loggers_none_gets_a_line_again_for_another_that_refuses_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let loggers = Arc::new(Loggers::default());
+        let _server = Server::start(&socket, Arc::clone(&loggers) as Arc<dyn Service>, Limits::default()).unwrap();
+        let mut courier = Courier::new(Line::new(&socket), Feed::new("push", "events"));
+        let batch = Batch { events: vec![event(1, 1), event(2, 2), event(3, 3)], ends: BTreeMap::new() };
+        for _ in 0..3 * SUSPICIOUS {
+            assert_eq!(courier.send(&batch, &envelope(&["takes", "full"]), None).0, 0);
+        }
+        assert_eq!(*loggers.0.lock().unwrap(), [1, 2], "each once, the one behind too, though it was tried often");
+        assert_eq!(courier.send(&batch, &envelope(&["takes", "takes too"]), None).0, 3);
+        assert_eq!(*loggers.0.lock().unwrap(), [1, 2, 1, 2, 3, 3], "then each goes on where it was");
+    }
 
     #[test]
     fn a_line_that_no_logger_would_take_is_counted_and_keeps_nobody_waiting() {
         let feed = Feed::new("push", "events");
         let mut courier = Courier::new(Line::new("/nowhere"), feed.clone());
-        let envelope = Envelope {
-            flags: Flags::of(&BTreeMap::new()),
-            host: String::new(),
-            decorations: BTreeMap::new(),
-            loggers: vec![String::new()],
-        };
-        let event = |sequence, length| {
-            let eid = Eid { generation: 1, sequence };
-            Ready { eid, time_ns: 0, table: "mount_events", line: "x".repeat(length) }
-        };
         let batch = Batch { events: vec![event(1, LONGEST_LINE + 1), event(2, 10)], ends: BTreeMap::new() };
-        let (done, sent) = courier.send(&batch, &envelope, None);
+        let (done, sent) = courier.send(&batch, &envelope(&[""]), None);
         assert_eq!((done, feed.status().rejected), (1, 1), "the next one waits: osquery is not there");
         assert!(matches!(sent, Err(Refusal { error: ManagerError::Unreachable { .. }, eid }) if eid.sequence == 2));
         assert!(feed.status().last_error.contains("of mount_events was left out"), "{:?}", feed.status());
