@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashSet, VecDeque},
+    hash::{BuildHasher, RandomState},
     time::{Duration, Instant},
 };
 
@@ -11,12 +12,13 @@ use mayfly_history::Cell;
 const MOST_VALUES: usize = 8192;
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// What an event's values are, as a cooldown tells them apart.
-type Values = Vec<Option<String>>;
+/// An event's values, as a cooldown tells them apart: two hashes of them, whatever their length. Nobody can choose values whose hashes are equal.
+type Values = [u64; 2];
 
 /// What a trigger did lately.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
+    keys: [RandomState; 2],
     cooling: HashSet<Values>,
     /// The same in the order in which they fired.
     fired_for: VecDeque<(Instant, Values)>,
@@ -46,7 +48,7 @@ impl Gate {
             self.cooling.remove(values);
             self.fired_for.pop_front();
         }
-        let values: Values = if cooldown.is_zero() { Values::new() } else { values.map(owned).collect() };
+        let values = if cooldown.is_zero() { Values::default() } else { self.digest(values) };
         if !cooldown.is_zero() && self.cooling.contains(&values) {
             return Err(Shed::Cooldown);
         }
@@ -60,10 +62,15 @@ impl Gate {
             self.fired.push_back(at);
         }
         if !cooldown.is_zero() {
-            self.cooling.insert(values.clone());
+            self.cooling.insert(values);
             self.fired_for.push_back((at, values));
         }
         Ok(())
+    }
+
+    fn digest<'c>(&self, values: impl Iterator<Item = Cell<'c>>) -> Values {
+        let values: Vec<_> = values.map(owned).collect();
+        self.keys.each_ref().map(|key| key.hash_one(&values))
     }
 }
 
