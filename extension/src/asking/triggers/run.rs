@@ -22,7 +22,7 @@ pub(super) fn work(office: &Office, queue: &Queue, triggers: &[(Trigger, Feed)])
     while let Some(order) = queue.take() {
         let Some((trigger, feed)) = triggers.get(order.trigger) else { continue };
         // What was not answered is asked again by the next extension.
-        let Some(answer) = ask(office, trigger, &order) else { return };
+        let Some(answer) = ask(office, trigger, &order) else { return queue.give_back(order) };
         match &answer.error {
             Some(error) => feed.complain(error.clone()),
             None => feed.running(),

@@ -26,6 +26,8 @@ const TOO_OLD: Nanos = 300_000_000_000;
 const LONGEST_SQL: usize = 512 << 10;
 /// How often it is written how far events were considered, and how long before a store that cannot be read is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long the answers to what is being asked may take when the process ends.
+const LAST_ANSWERS: Duration = Duration::from_secs(3);
 /// Positions of the columns of every event.
 const TIME_NS: usize = 1;
 const EID: usize = 2;
@@ -180,9 +182,9 @@ impl Rows for Judge<'_> {
                 feed.count_received();
                 let table = self.table.schema().name;
                 let order = Order { trigger: *place, table, sql, event, time_ns, oldest: event, events: 1 };
-                if let Pushed::Evicted(oldest) = self.queue.push(order)
-                    && let Some((_, feed)) = self.triggers.get(oldest.trigger)
-                {
+                let Pushed::Evicted(oldest) = self.queue.push(order) else { continue };
+                for oldest in oldest {
+                    let Some((_, feed)) = self.triggers.get(oldest.trigger) else { continue };
                     (0..oldest.events).for_each(|_| feed.count_evicted());
                     feed.complain("more queries waited than there is room for: the oldest were dropped");
                 }
@@ -192,7 +194,7 @@ impl Rows for Judge<'_> {
     }
 }
 
-/// Reads what is written, until the process ends; then nobody takes orders any longer.
+/// Reads what is written, until the process ends; then nobody takes orders any longer, and those that were taken are waited for.
 pub(super) fn work(office: &Office, commits: &mut Commits, watched: &mut [Watched], queue: &Queue, triggers: &Arc<[(Trigger, Feed)]>) {
     let mut reader = None;
     let mut keep_at = None;
@@ -217,6 +219,15 @@ pub(super) fn work(office: &Office, commits: &mut Commits, watched: &mut [Watche
     }
     queue.close();
     keep(office, watched, queue);
+    // What is being asked is not to be asked again after a restart.
+    let until = Instant::now() + LAST_ANSWERS;
+    loop {
+        let is_over = !queue.wait_for_answer(until);
+        keep(office, watched, queue);
+        if is_over {
+            break;
+        }
+    }
 }
 
 fn consider(
