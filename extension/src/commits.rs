@@ -37,9 +37,9 @@ pub(crate) enum Woken {
 impl Commits {
     /// Watches the store in `dir`, which must be there.
     pub(crate) fn of(dir: &Path) -> io::Result<Self> {
-        let watched = Watched::new()?;
+        let mut watched = Watched::new()?;
         // The write-ahead log changes with every commit; a new file replaces one that was set aside.
-        watched.inotify.watches().add(dir, WatchMask::MODIFY | WatchMask::CREATE | WatchMask::MOVED_TO)?;
+        watched.add(dir, WatchMask::MODIFY | WatchMask::CREATE | WatchMask::MOVED_TO)?;
         Ok(Self { watched, unsettled: false })
     }
 
@@ -74,7 +74,7 @@ impl Commits {
     fn read(&mut self) -> io::Result<Option<Woken>> {
         let mut buffer = [0; 4096];
         let mut woken = None;
-        for event in self.watched.inotify.read_events(&mut buffer)? {
+        for event in self.watched.read(&mut buffer)? {
             let is_new = event.mask.intersects(EventMask::CREATE | EventMask::MOVED_TO);
             match event.name.and_then(std::ffi::OsStr::to_str) {
                 Some("history.db") if is_new => woken = Some(Woken::Replaced),

@@ -35,8 +35,8 @@ impl Folders {
     }
 
     /// Watches `dir`, which must be there; one that is watched already stays so.
-    pub(crate) fn watch(&self, dir: &Path) -> io::Result<()> {
-        self.0.inotify.watches().add(dir, MASK | WatchMask::MOVE_SELF).map(drop)
+    pub(crate) fn watch(&mut self, dir: &Path) -> io::Result<()> {
+        self.0.add(dir, MASK | WatchMask::MOVE_SELF).map(drop)
     }
 
     pub(crate) fn waker(&self) -> Waker {
@@ -53,7 +53,7 @@ impl Folders {
             let (mut found, mut gone) = (false, false);
             if files {
                 let mut buffer = [0; 4096];
-                for event in self.0.inotify.read_events(&mut buffer)? {
+                for event in self.0.read(&mut buffer)? {
                     gone |= event.mask.intersects(GONE);
                     found |= event.name.is_some_and(|name| names.contains(&name));
                 }

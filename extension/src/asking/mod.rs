@@ -13,6 +13,7 @@ mod office;
 mod pack;
 mod push;
 mod refused;
+mod staff;
 mod standing;
 mod template;
 mod triggers;
@@ -46,6 +47,7 @@ pub(crate) use office::Office;
 pub use pack::OsqueryConfig;
 pub use push::PushConfig;
 pub(crate) use refused::Refused;
+use staff::Staff;
 
 /// How long before a store that could not be opened is tried again.
 const PAUSE: Duration = Duration::from_secs(30);
@@ -55,12 +57,6 @@ const STATUS: Duration = Duration::from_secs(1);
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long the jobs may take to end.
 const LONGEST_END: Duration = Duration::from_secs(5);
-
-/// A job: does its work on threads of its own until the line is hung up.
-type Job = fn(&Office) -> io::Result<Vec<JoinHandle<()>>>;
-
-/// Every job; a new one is one line here.
-const JOBS: &[Job] = &[captures::start, pack::start, triggers::start, enrolment::start, farewell::start];
 
 /// What of a configuration no job can use, by line.
 pub(crate) fn refused(config: &Config) -> Vec<Refused> {
@@ -135,25 +131,9 @@ impl Clerk {
         let Some((_lock, captures)) = self.open() else { return };
         self.at_work.store(true, SeqCst);
         let office = Office::new(self.config.clone(), &self.state_dir, self.line.clone(), self.feeds.clone(), captures);
-        let mut threads = Vec::new();
-        for job in JOBS {
-            match job(&office) {
-                Ok(started) => threads.extend(started),
-                Err(error) => tracing::error!(%error, "cannot start a thread"),
-            }
-        }
-        let push = push::Push::start(&office);
-        if let Err(error) = &push {
-            tracing::error!(%error, "nothing is pushed: cannot watch the stores");
-        }
-        self.look_after(&office);
-        for thread in threads {
-            let _ = thread.join();
-        }
-        // What the jobs learnt last is still pushed.
-        if let Ok(push) = push {
-            push.finish();
-        }
+        let mut staff = Staff::default();
+        self.look_after(&office, &mut staff);
+        staff.finish();
         self.write(&office);
     }
 
@@ -188,10 +168,11 @@ impl Clerk {
         }
     }
 
-    /// Writes the state of the jobs while it changes, and lets the store do its housework, until the line is hung up.
-    fn look_after(&mut self, office: &Office) {
+    /// Keeps the jobs at work, writes their state while it changes, and lets the store do its housework, until the line is hung up.
+    fn look_after(&mut self, office: &Office, staff: &mut Staff) {
         let mut maintain_at = Instant::now();
         while !self.line.is_hung_up() {
+            staff.look_after(office);
             if maintain_at <= Instant::now() {
                 maintain_at = Instant::now() + HEARTBEAT;
                 match office.captures().maintain() {

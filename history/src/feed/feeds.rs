@@ -36,6 +36,11 @@ impl Feeds {
         feed
     }
 
+    /// Those of one source.
+    pub fn of(&self, source: &str) -> Vec<Feed> {
+        self.lock().iter().filter(|feed| feed.source() == source).cloned().collect()
+    }
+
     /// How they fare now.
     pub fn statuses(&self) -> Vec<FeedStatus> {
         self.lock().iter().map(Feed::status).collect()

@@ -59,9 +59,10 @@ pub(super) fn start(office: &Office) -> io::Result<Vec<JoinHandle<()>>> {
     let (asker, of_events, of_files) = (office.clone(), office.clone(), office.clone());
     let events_tell = tell.clone();
     Ok(vec![
-        spawn("captures", Box::new(move || Asker::new(asker, news).work()))?,
         spawn("capture-events", Box::new(move || keep("events", &of_events, |office| follow_events(office, &events_tell))))?,
         spawn("capture-files", Box::new(move || keep("files", &of_files, |office| follow_files(office, &tell))))?,
+        // Last, so that there is never a second one where another thread could not be started.
+        spawn("captures", Box::new(move || Asker::new(asker, news).work()))?,
     ])
 }
 
@@ -159,7 +160,8 @@ fn follow_events(office: &Office, tell: &SyncSender<News>) -> Result<(), String>
 
 /// Tells what files tell, until the process ends.
 fn follow_files(office: &Office, tell: &SyncSender<News>) -> Result<(), String> {
-    let mut watches = files::Watches::below(&office.config().history.root).map_err(|error| chain(&error))?;
+    let mut watches =
+        files::Watches::below(&office.config().history.root, office.feeds().feed(SOURCE, "")).map_err(|error| chain(&error))?;
     let waker = watches.waker();
     office.line().on_change(move || waker.wake());
     while !office.line().is_hung_up() {

@@ -43,6 +43,7 @@ impl Push {
     /// Begins to push the tables that the configuration names.
     pub(super) fn start(office: &Office) -> io::Result<Self> {
         let mut push = Self::default();
+        let mut spools = Vec::new();
         let envelopes = Envelopes::new(office);
         let config = &office.config().push;
         // The store of results first: they are few, and they are why somebody is woken.
@@ -55,17 +56,14 @@ impl Push {
                 Home::Captures => captures::folder(office.state_dir()),
                 Home::Recorder => office.state_dir().to_owned(),
             };
+            let feed = office.feeds().feed(SOURCE, endpoint);
             let commits = Commits::of(&dir)?;
-            let waker = commits.waker();
-            let spool = Spool {
-                office: office.clone(),
-                dir,
-                tables,
-                feed: office.feeds().feed(SOURCE, endpoint),
-                commits,
-                envelopes: envelopes.clone(),
-                ending: Arc::clone(&push.ending),
-            };
+            let (office, envelopes, ending) = (office.clone(), envelopes.clone(), Arc::clone(&push.ending));
+            spools.push((endpoint, Spool { office, dir, tables, feed, commits, envelopes, ending }));
+        }
+        // Only once both can be watched: who tries again must not find one of them at work.
+        for (endpoint, spool) in spools {
+            let waker = spool.commits.waker();
             let thread = thread::Builder::new().name(format!("push-{endpoint}")).spawn(move || spool.work())?;
             push.spools.push((waker, thread));
         }
