@@ -67,9 +67,43 @@ struct {
 	__type(value, struct task_note);
 } task_notes SEC(".maps");
 
+/*
+ * Of processes whose first thread has ended. Where it was not the last, another may execute a
+ * program: it then takes the place of the first, which the kernel ended for it.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, struct task_note);
+} ended_notes SEC(".maps");
+
 static __always_inline __u32 current_pid(void)
 {
 	return bpf_get_current_pid_tgid() >> 32;
+}
+
+static __always_inline void put_aside_note(struct task_note *note)
+{
+	__u32 process = current_pid();
+
+	if (note && !exit_group_dead)
+		bpf_map_update_elem(&ended_notes, &process, note, BPF_ANY);
+	bpf_map_delete_elem(&task_notes, &process);
+}
+
+static __always_inline void take_back_note(void)
+{
+	__u32 process = current_pid();
+	struct task_note *note;
+
+	if (exit_group_dead)
+		return;
+	note = bpf_map_lookup_elem(&ended_notes, &process);
+	if (!note)
+		return;
+	bpf_map_update_elem(&task_notes, &process, note, BPF_NOEXIST);
+	bpf_map_delete_elem(&ended_notes, &process);
 }
 
 static __always_inline struct cgroups current_cgroups(void)
@@ -126,6 +160,7 @@ int on_exec(void *context)
 	struct event_header who;
 	long size;
 
+	take_back_note();
 	own(&who, bpf_ktime_get_boot_ns());
 	if (!is_wanted(&who))
 		return 0;
@@ -146,7 +181,10 @@ int on_exec(void *context)
 	return 0;
 }
 
-/* Older kernels do not say which thread is the last; mostly it is the first. */
+/*
+ * Older kernels do not say which thread is the last; mostly it is the first. Whoever reads the
+ * record asks /proc whether the process goes on without it.
+ */
 static __always_inline bool is_last(void *context, __u32 thread)
 {
 	bool group_dead = false;
@@ -186,7 +224,7 @@ int on_exit(void *context)
 	if (is_last(context, thread)) {
 		note = bpf_map_lookup_elem(&task_notes, &process);
 		report_exit(note ? note->born_boot_ns : 0);
-		bpf_map_delete_elem(&task_notes, &process);
+		put_aside_note(note);
 	} else if (thread != process) {
 		bpf_map_delete_elem(&task_notes, &thread);
 	}
@@ -204,6 +242,8 @@ int on_fork(void *context)
 	if (parents)
 		note.legacy = parents->legacy;
 	bpf_map_update_elem(&task_notes, &child, &note, BPF_ANY);
+	if (!exit_group_dead)
+		bpf_map_delete_elem(&ended_notes, &child);
 	return 0;
 }
 

@@ -19,7 +19,7 @@ use crate::{
     clock::Clock,
     images::ExcludedImages,
     lives::Lives,
-    proc::{Proc, Process},
+    proc::{self, Proc, Process},
     programs::Programs,
     records::{self, Cgroups, Exec, Exit, Header, Location, Names, OomKill, Record, STATUS_UNKNOWN, SocketChange, UNSET},
 };
@@ -141,6 +141,10 @@ impl Interpreter {
     }
 
     fn exit(&mut self, exit: &Exit) -> Heard {
+        // Plain probes of older kernels take the end of the first thread for that of the process.
+        if self.asks.is_some() && proc::goes_on(exit.header.pid, exit.header.boot_ns) {
+            return Heard::Nothing;
+        }
         let path = self.programs.exited(exit.header.pid, exit.header.parent, comm(&exit.comm));
         let Some(place) = self.wanted(&exit.header) else { return self.unwanted(&exit.header) };
         let mut event = self.process(&exit.header, ProcessAction::Exit, place, path);

@@ -10,6 +10,7 @@ use std::{
 };
 
 use mayfly_history::container::ContainerKey;
+use rustix::param::clock_ticks_per_second;
 
 use crate::{
     attribution::container_here,
@@ -114,6 +115,37 @@ impl Proc {
     }
 }
 
+/// Whether a process that was there by then goes on without its first thread: another thread may have executed a program in its place, or
+/// runs on beside what is left of it. `boot_ns`: on the clock of the probes.
+pub(crate) fn goes_on(pid: u32, boot_ns: u64) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut folders = threads.map(|entry| entry.path());
+    folders.any(|folder| is_running(&folder, boot_ns).unwrap_or(false))
+}
+
+/// Whether a thread that began by then neither ends nor was told to. `None`: it is gone.
+fn is_running(folder: &Path, boot_ns: u64) -> Option<bool> {
+    /// `PF_EXITING` of the kernel's `linux/sched.h`: set before the probes hear of an end.
+    const EXITING: u64 = 4;
+    const KILL: u64 = 1 << (9 - 1);
+    let stat = fs::read(folder.join("stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
+    // The program's name is before it, and may be anything.
+    let fields: Vec<_> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+    let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
+    let (state, flags, began) = (*fields.first()?, number(6)?, number(19)?);
+    let began_ns = began.saturating_mul(1_000_000_000 / clock_ticks_per_second().max(1));
+    // A process that began later only got the pid.
+    if matches!(state, "Z" | "X" | "x") || flags & EXITING != 0 || began_ns > boot_ns {
+        return Some(false);
+    }
+    // When a process ends as a whole, the kernel kills each of its other threads first.
+    let status = fs::read(folder.join("status")).ok()?;
+    let status = String::from_utf8_lossy(&status);
+    let pending = status.lines().find_map(|line| line.strip_prefix("SigPnd:"))?;
+    Some(u64::from_str_radix(pending.trim(), 16).ok()? & KILL == 0)
+}
+
 /// Id of the cgroup at `path` of a hierarchy.
 fn inode(mountpoint: &Path, path: &str) -> Option<u64> {
     Some(fs::metadata(mountpoint.join(path.trim_start_matches('/'))).ok()?.ino())
@@ -157,5 +189,17 @@ mod tests {
         assert_eq!(me.uid, Some(rustix::process::getuid().as_raw().into()));
         assert!(me.parent.is_some() && me.ns_pid.is_some() && me.pid_namespace.is_some(), "{me:?}");
         assert_eq!(proc.process(u32::MAX), None);
+    }
+
+    #[test]
+    fn a_process_goes_on_unless_it_ended_or_only_got_the_pid_of_one_that_did() {
+        use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+        assert!(goes_on(std::process::id(), u64::MAX));
+        assert!(!goes_on(std::process::id(), 0), "it began after that");
+        assert!(!goes_on(u32::MAX, u64::MAX));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        waitid(WaitId::Pid(Pid::from_child(&child)), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
+        assert!(!goes_on(child.id(), u64::MAX), "a zombie");
+        child.wait().unwrap();
     }
 }
