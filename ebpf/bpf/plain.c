@@ -276,17 +276,29 @@ int on_cgroup_rmdir(void *context)
 	return 0;
 }
 
+/* One that was there before the probes has no note until they are loaded; it gets one here. */
+static __always_inline void note_move(__u32 pid, __u64 legacy)
+{
+	struct task_note fresh = {.legacy = legacy}, *note;
+
+	if (!bpf_map_update_elem(&task_notes, &pid, &fresh, BPF_NOEXIST))
+		return;
+	note = bpf_map_lookup_elem(&task_notes, &pid);
+	if (note)
+		note->legacy = legacy;
+}
+
 SEC("tracepoint/cgroup/cgroup_attach_task")
 int on_cgroup_attach(void *context)
 {
 	__u32 hierarchy = 0, pid = 0;
-	struct task_note *note;
+	__u64 legacy = 0;
 
 	get(context, attach_dst_root, hierarchy);
 	get(context, attach_pid, pid);
-	note = bpf_map_lookup_elem(&task_notes, &pid);
-	if (note && hierarchy && hierarchy == legacy_hierarchy)
-		get(context, attach_dst_id, note->legacy);
+	get(context, attach_dst_id, legacy);
+	if (hierarchy && hierarchy == legacy_hierarchy)
+		note_move(pid, legacy);
 	report_cgroup(context, EVENT_CGROUP_ATTACH, 2, attach_dst_root, attach_dst_id,
 		      attach_dst_path);
 	return 0;
