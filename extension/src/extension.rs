@@ -5,10 +5,10 @@ use std::{
     process::ExitCode,
     sync::{
         Arc,
-        mpsc::{self, Receiver, Sender},
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use mayfly_history::{
@@ -26,6 +26,11 @@ use crate::{
     serve::{Extension, ServeOptions},
     signals,
 };
+
+/// How long ending may take: osqueryd kills an extension after 10 seconds.
+const LONGEST_END: Duration = Duration::from_secs(9);
+/// How long what is recorded at last is waited for before the jobs end, which may push it.
+const LAST_EVENTS: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ExtensionError {
@@ -62,14 +67,22 @@ pub fn run(loaded: Loaded, args: &ExtensionArgs, state_dir: &Path) -> Result<Exi
         stop.wait();
         let _ = signalled.send(Turn::Stop);
     });
-    if loaded.config.extension.record {
-        record_in_turn(&loaded, state_dir, &tell, &told);
+    let recording = if loaded.config.extension.record {
+        record_in_turn(&loaded, state_dir, &tell, &told)
     } else {
         while !matches!(told.recv(), Ok(Turn::Stop) | Err(_)) {}
-    }
+        None
+    };
     tracing::info!("stopping");
+    let deadline = Instant::now() + LONGEST_END;
+    let left = || deadline.saturating_duration_since(Instant::now());
+    let ended = end_beside(recording);
+    let _ = ended.recv_timeout(LAST_EVENTS);
     asking.stop();
-    extension.stop();
+    extension.stop_within(left());
+    if ended.recv_timeout(left()) == Err(RecvTimeoutError::Timeout) {
+        tracing::warn!("what records did not end in time; it ends with the process");
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -84,8 +97,8 @@ enum Turn {
     Stop,
 }
 
-/// Records whenever nobody else does, until told to stop.
-fn record_in_turn(loaded: &Loaded, state_dir: &Path, tell: &Sender<Turn>, told: &Receiver<Turn>) {
+/// Records whenever nobody else does, until told to stop; gives what records then.
+fn record_in_turn(loaded: &Loaded, state_dir: &Path, tell: &Sender<Turn>, told: &Receiver<Turn>) -> Option<(Recording, Lock)> {
     /// How long before a directory that could not be used is tried again.
     const PAUSE: Duration = Duration::from_secs(30);
     let mut recording: Option<(Recording, Lock)> = None;
@@ -115,7 +128,7 @@ fn record_in_turn(loaded: &Loaded, state_dir: &Path, tell: &Sender<Turn>, told: 
             Turn::Stop => break,
         }
     }
-    end(recording);
+    recording
 }
 
 /// Waits on a thread of its own for the lock: the wait cannot be cut short, and ends with the process.
@@ -136,6 +149,16 @@ fn take_over(loaded: &Loaded, state_dir: &Path, lock: &Lock, tell: &Sender<Turn>
     let claimed = tell.clone();
     lock.on_claim(move || drop(claimed.send(Turn::HandOver)))?;
     Ok(recording)
+}
+
+/// Stops recording on a thread of its own: a source may take long to end. The channel is closed once it has.
+fn end_beside(recording: Option<(Recording, Lock)>) -> Receiver<()> {
+    let (end, ended) = mpsc::channel();
+    thread::spawn(move || {
+        let _end: Sender<()> = end;
+        self::end(recording);
+    });
+    ended
 }
 
 /// Stops recording before the lock goes.

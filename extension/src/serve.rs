@@ -99,15 +99,20 @@ impl Extension {
         Ok(Self { signal, keeper: Some((keeper, ended)) })
     }
 
-    /// Takes the registration back, answers what is being asked, removes the socket; within 10 seconds.
-    pub fn stop(mut self) {
-        self.end();
+    /// Takes the registration back, answers what is being asked, removes the socket; within seconds.
+    pub fn stop(self) {
+        self.stop_within(LONGEST_END);
     }
 
-    fn end(&mut self) {
+    /// The same, within `longest`.
+    pub fn stop_within(mut self, longest: Duration) {
+        self.end(longest);
+    }
+
+    fn end(&mut self, longest: Duration) {
         self.signal.stop();
         if let Some((keeper, ended)) = self.keeper.take()
-            && ended.recv_timeout(LONGEST_END) == Err(RecvTimeoutError::Disconnected)
+            && ended.recv_timeout(longest) == Err(RecvTimeoutError::Disconnected)
         {
             let _ = keeper.join();
         }
@@ -116,7 +121,7 @@ impl Extension {
 
 impl Drop for Extension {
     fn drop(&mut self) {
-        self.end();
+        self.end(LONGEST_END);
     }
 }
 
