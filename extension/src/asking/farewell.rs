@@ -4,6 +4,7 @@ mod notices;
 
 use std::{
     io,
+    sync::mpsc::{self, Receiver},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -13,7 +14,7 @@ use mayfly_tables::TRIGGERED_RESULTS;
 
 use self::notices::{Interruptions, Scheduled};
 use super::{Office, Refused, answer::Question, standing::Standing};
-use crate::{config::Config, folders::Heard};
+use crate::{config::Config, folders::Heard, watched::Waker};
 
 const SOURCE: &str = "farewells";
 const KIND: &str = "farewell";
@@ -36,8 +37,27 @@ pub(super) fn start(office: &Office) -> io::Result<Vec<JoinHandle<()>>> {
     let mut scheduled = Scheduled::of(&office.config().identity.root)?;
     let waker = scheduled.waker();
     office.line().on_change(move || waker.wake());
+    let notices = listen(office, scheduled.waker())?;
     let mut porter = Porter { office: office.clone(), farewells, said_at: None };
-    Ok(vec![thread::Builder::new().name("farewells".into()).spawn(move || porter.work(&mut scheduled))?])
+    Ok(vec![thread::Builder::new().name("farewells".into()).spawn(move || porter.work(&mut scheduled, &notices))?])
+}
+
+/// Asks the cloud whether it takes the host back, on a thread that nobody waits for at the end: the answer may take seconds.
+fn listen(office: &Office, waker: Waker) -> io::Result<Receiver<String>> {
+    let mut interruptions = Interruptions::new(&office.config().identity.metadata_url, office.state_dir());
+    let line = office.line().clone();
+    let (tell, told) = mpsc::channel();
+    thread::Builder::new().name("notices".into()).spawn(move || {
+        while let Some(next) = interruptions.next()
+            && !line.wait_for_end(next)
+        {
+            if let Some(notice) = interruptions.ask() {
+                let _ = tell.send(notice);
+                waker.wake();
+            }
+        }
+    })?;
+    Ok(told)
 }
 
 struct Porter {
@@ -47,41 +67,40 @@ struct Porter {
 }
 
 impl Porter {
-    fn work(&mut self, scheduled: &mut Scheduled) {
-        let mut interruptions = Interruptions::new(&self.office.config().identity.metadata_url, self.office.state_dir());
+    fn work(&mut self, scheduled: &mut Scheduled, notices: &Receiver<String>) {
         self.farewells.iter().for_each(|(_, feed)| feed.running());
         loop {
             let shutdown_at = scheduled.due();
-            let deadline = [shutdown_at, Some(interruptions.next())].into_iter().flatten().min();
-            let heard = scheduled.wait(deadline);
+            let heard = scheduled.wait(shutdown_at);
             if self.office.line().is_hung_up() {
-                self.say("the extension ends", Instant::now() + LONGEST);
+                self.say("the extension ends");
                 return;
             }
             if heard == Heard::Late && shutdown_at.is_some_and(|at| at <= Instant::now()) {
                 scheduled.told();
-                self.notice("a shutdown is scheduled");
+                self.say("a shutdown is scheduled");
             }
-            if let Some(notice) = interruptions.ask() {
-                self.notice(&notice);
+            for notice in notices.try_iter() {
+                self.say(&notice);
             }
         }
     }
 
-    fn notice(&mut self, why: &str) {
-        let longest: Duration = self.farewells.iter().map(|(standing, _)| standing.patience).sum();
-        self.say(why, Instant::now() + longest);
-    }
-
-    /// Asks all, each within its own time and what is left of all of it.
-    fn say(&mut self, why: &str, deadline: Instant) {
+    /// Asks all, each within its own time; when the process ends, each within its share of what is left.
+    fn say(&mut self, why: &str) {
         if self.said_at.is_some_and(|said_at| said_at.elapsed() < FRESH) {
             return;
         }
         tracing::info!(why, "asking the farewells");
+        let mut ends_by = None;
+        let mut queries_left = self.farewells.iter().map(|(standing, _)| standing.run.len()).sum();
         for (standing, feed) in &self.farewells {
             for sql in &standing.run {
-                let patience = standing.patience.min(deadline.saturating_duration_since(Instant::now()));
+                if self.office.line().is_hung_up() {
+                    ends_by.get_or_insert_with(|| Instant::now() + LONGEST);
+                }
+                let patience = ends_by.map_or(standing.patience, |at| standing.patience.min(share(at, queries_left)));
+                queries_left -= 1;
                 if patience.is_zero() {
                     feed.reject("there was no time left to ask");
                     continue;
@@ -101,4 +120,9 @@ impl Porter {
         self.said_at = Some(Instant::now());
         self.office.feeds().wake();
     }
+}
+
+/// What one of so many queries may take of the time until `deadline`.
+fn share(deadline: Instant, queries: usize) -> Duration {
+    deadline.saturating_duration_since(Instant::now()) / u32::try_from(queries).unwrap_or(u32::MAX).max(1)
 }

@@ -63,7 +63,7 @@ fn is_asked_again_until_osquery_accepts_and_waits_until_the_host_is_known() {
 fn says_farewell_before_it_deregisters() {
     let place = Place::new();
     let _store = place.store();
-    let config = "[[farewell]]\nname = \"last\"\nrun = \"SELECT username FROM people\"\n[[farewell]]\nname = \"hangs\"\nrun = \"SELECT * FROM sleepers\"\n";
+    let config = "[[farewell]]\nname = \"hangs\"\nrun = \"SELECT * FROM sleepers\"\n[[farewell]]\nname = \"last\"\nrun = \"SELECT username FROM people\"\n";
     let process = Process::start(&place, config);
     let mut osqueryd = manager(&place, 20);
     osqueryd.registered();

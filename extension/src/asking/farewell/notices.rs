@@ -100,9 +100,9 @@ impl Interruptions {
         Self { url: url.to_owned(), state_dir: state_dir.to_owned(), spot: None, next: Some(Instant::now()), told: String::new() }
     }
 
-    /// When to ask next.
-    pub(super) fn next(&self) -> Instant {
-        self.next.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
+    /// When to ask next; `None`: never again.
+    pub(super) const fn next(&self) -> Option<Instant> {
+        self.next
     }
 
     /// A notice that was not told before.
