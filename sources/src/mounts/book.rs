@@ -59,6 +59,17 @@ impl Book {
         self.mounts = table.into_iter().map(|(id, line)| (id, Known { unique: unique(&line), line })).collect();
     }
 
+    /// Takes the table as it is, but not what it shows of these mounts.
+    pub(crate) fn set_but<'i>(&mut self, mut table: BTreeMap<i64, Line>, doubted: impl Iterator<Item = &'i i64>) {
+        for id in doubted {
+            match self.mounts.get(id) {
+                Some(known) => table.insert(*id, known.line.clone()),
+                None => table.remove(id),
+            };
+        }
+        self.set(table);
+    }
+
     /// Takes which number of the table belongs to which that no other mount gets.
     pub(crate) fn name(&mut self, numbers: &[(i64, u64)]) {
         for (id, unique) in numbers {
@@ -215,6 +226,17 @@ mod tests {
         assert_eq!(told(book.hear(notice(Moved, 50, "9 1 8:17 / /mnt rw - vfat /dev/sdb1 rw"), 100)), [("move", "/mnt".into(), Some(7))]);
         assert!(book.hear(notice(Detached, 51, ""), 100).is_empty(), "another's");
         assert_eq!(told(book.hear(notice(Detached, 50, ""), 100)), [("unmount", "/mnt".into(), Some(7))]);
+    }
+
+    #[test]
+    fn what_is_doubted_stays_to_be_told() {
+        let after = "1 0 8:1 / / ro - ext4 /dev/a rw\n3 1 8:3 / /new rw - ext4 /dev/c rw\n";
+        let mut book = book("1 0 8:1 / / rw - ext4 /dev/a rw\n2 1 8:2 / /old rw - ext4 /dev/b rw\n");
+        book.name(&[(2, 50)]);
+        book.set_but(parse(after, 100).0, [2, 3].iter());
+        let turn = |change: &'static str, path: &str| (change, path.to_owned(), None);
+        assert_eq!(told(book.compare(&parse(after, 100).0, 1)), [turn("unmount", "/old"), turn("mount", "/new")]);
+        assert_eq!(told(book.hear(notice(Detached, 50, ""), 100)), [("unmount", "/old".into(), Some(7))]);
     }
 
     #[test]

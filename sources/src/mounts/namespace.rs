@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    book::Book,
+    book::{Book, Turn},
     hardware::{Behind, Lower},
     mountinfo::{Line, parse},
     tell::EVIDENCE,
@@ -55,7 +55,7 @@ pub(super) struct Namespace {
     pub(super) source_ns: Nanos,
 }
 
-/// What the table shows and no notice told is told after this: the notice may be on its way.
+/// What the table shows and no notice told is told after this, each for itself: the notice may be on its way.
 const GRACE: Duration = Duration::from_millis(50);
 
 /// What is known of the mounts.
@@ -67,8 +67,31 @@ pub(super) struct Known {
     rejected: u64,
     /// Up to when everything was told.
     told_ns: Nanos,
-    /// Until when a notice is waited for that explains what the table shows.
-    doubted_until: Option<Instant>,
+    /// Mounts of which the table shows what a notice may explain yet, and since when it does.
+    doubts: BTreeMap<i64, Instant>,
+}
+
+impl Known {
+    /// When the first of the doubts is over.
+    fn doubted_until(&self) -> Option<Instant> {
+        self.doubts.values().min().map(|since| *since + GRACE)
+    }
+
+    /// Keeps what a notice may explain yet, and gives what is to be told. No notice tells of a remount.
+    fn settle(&mut self, turns: Vec<Turn>, grace: Duration) -> Vec<Turn> {
+        let now = Instant::now();
+        let before = std::mem::take(&mut self.doubts);
+        let is_settled = |turn: &Turn| {
+            let Some(id) = turn.line.as_ref().filter(|_| turn.change != MountChange::Remount).map(|line| line.id) else { return true };
+            let since = before.get(&id).copied().unwrap_or(now);
+            let is_over = now >= since + grace;
+            if !is_over {
+                self.doubts.insert(id, since);
+            }
+            is_over
+        };
+        turns.into_iter().filter(is_settled).collect()
+    }
 }
 
 impl Namespace {
@@ -93,7 +116,7 @@ impl Namespace {
         let notices = self.notices();
         let mut known = self.begin(table.get_ref(), notices.as_ref()).await?;
         loop {
-            let doubted = known.doubted_until;
+            let doubted = known.doubted_until();
             tokio::select! {
                 changed = table.ready(Interest::PRIORITY) => changed?.clear_ready(),
                 () = heard(notices.as_ref()) => {}
@@ -108,7 +131,7 @@ impl Namespace {
                 Ok(()) => {}
                 // The namespace went with its last process.
                 Err(_) if !is_host => {
-                    known.doubted_until = None;
+                    known.doubts.clear();
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -127,7 +150,8 @@ impl Namespace {
     async fn begin(&self, table: &OwnedFd, notices: Option<&Watched>) -> io::Result<Known> {
         let is_host = self.container.container_id.is_empty();
         let inode = self.process.namespace("mnt").ok_or(io::ErrorKind::NotFound)?;
-        let mut known = Known { inode, book: Book::default(), behind: BTreeMap::new(), rejected: 0, told_ns: now(), doubted_until: None };
+        let mut known =
+            Known { inode, book: Book::default(), behind: BTreeMap::new(), rejected: 0, told_ns: now(), doubts: BTreeMap::new() };
         let began = self.process.began().filter(|began| !is_host && *began >= self.source_ns);
         let first_ns = began.unwrap_or(known.told_ns);
         let lines = self.read(table, &mut known.rejected)?;
@@ -147,7 +171,7 @@ impl Namespace {
     /// Looks at what changed: the notices tell it in its order and with who did it, the table tells the rest.
     async fn look(&self, table: &OwnedFd, notices: Option<&Watched>, known: &mut Known) -> io::Result<()> {
         let at_ns = now();
-        let lines = self.read(table, &mut known.rejected)?;
+        let mut lines = self.read(table, &mut known.rejected)?;
         let (heard, is_lost) = notices.map(Watched::take).unwrap_or_default();
         if is_lost {
             self.site.feed.count_lost_in_kernel(1);
@@ -156,22 +180,17 @@ impl Namespace {
         if !heard.is_empty() {
             let turns = heard.into_iter().flat_map(|notice| known.book.hear(notice, self.bounds.mounts)).collect();
             self.tell(turns, known).await;
-            // The table may be older than some of them: it is read again.
-            known.doubted_until = Some(Instant::now() + GRACE);
-            return Ok(());
+            // The table may be older than some of them.
+            lines = self.read(table, &mut known.rejected)?;
         }
+        let grace = if notices.is_some() && !is_lost { GRACE } else { Duration::ZERO };
         let turns = known.book.compare(&lines, at_ns);
+        let turns = known.settle(turns, grace);
         let is_news = turns.iter().any(|turn| turn.change != MountChange::Remount);
-        if is_news && notices.is_some() && !is_lost {
-            let until = *known.doubted_until.get_or_insert_with(|| Instant::now() + GRACE);
-            if Instant::now() < until {
-                return Ok(());
-            }
-        }
-        known.doubted_until = None;
-        known.told_ns = at_ns;
+        let doubted = known.doubts.values().min().map(Instant::elapsed).unwrap_or_default();
+        known.told_ns = at_ns.saturating_sub(Nanos::try_from(doubted.as_nanos()).unwrap_or(Nanos::MAX));
         self.tell(turns, known).await;
-        known.book.set(lines);
+        known.book.set_but(lines, known.doubts.keys());
         if is_news {
             self.name(known, notices).await;
         }

@@ -197,3 +197,28 @@ async fn what_is_undone_at_once_is_told_with_who_did_it() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn mounts_without_end_keep_nothing_else_from_being_told() {
+    let apart = Apart::new();
+    let [at, other] = ["at", "other"].map(|name| apart.folder(name));
+    let stop = apart.place.path().join("stop");
+    let mut heard = Heard::of(apart.pid());
+    let site = heard.site.clone();
+    beside(&site, async {
+        heard.until(|heard| !heard.changes.is_empty()).await;
+        apart.run(&["mount", "-t", "tmpfs", "other", &other]);
+        let script = format!("until [ -e {} ]; do mount -t tmpfs endless {at} && umount {at}; done", stop.display());
+        let mut child =
+            Command::new("nsenter").args(["--target", &apart.pid().to_string(), "--mount", "sh", "-c", &script]).spawn().unwrap();
+        heard.until(|heard| heard.events.len() >= 50).await;
+        apart.run(&["mount", "-o", "remount,ro", &other]);
+        let is_it = |event: &MountEvent| event.action == MountChange::Remount && event.mount.path == other;
+        heard.until(|heard| heard.events.iter().any(is_it)).await;
+        std::fs::write(&stop, "").unwrap();
+        child.wait().unwrap();
+        let is_told = tells_who_mounts().is_err() || heard.events.iter().all(|event| is_it(event) || event.by.is_some());
+        assert!(is_told, "the table was before its notice: {:?}", heard.events);
+    })
+    .await;
+}
