@@ -14,13 +14,13 @@ use std::{
 use mayfly_tables::{CoreColumn, CoreTable};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
 use thrift::{
-    TConfiguration,
+    ProtocolErrorKind, TConfiguration,
     protocol::{TBinaryInputProtocol, TBinaryOutputProtocol},
 };
 
 use crate::thrift::{
     ExtensionManagerSyncClient, ExtensionResponse, ExtensionStatus, InternalExtensionInfo, Strings, TExtensionManagerSyncClient,
-    TExtensionSyncClient, Timed, check_peer,
+    TExtensionSyncClient, TOO_LONG, Timed, check_peer,
 };
 
 /// The most that osquery may answer with, in bytes.
@@ -40,6 +40,18 @@ pub enum ManagerError {
     Broken { call: &'static str, source: thrift::Error },
     #[error("osquery refused {call}: {message}")]
     Refused { call: &'static str, message: String },
+}
+
+impl ManagerError {
+    /// Whether osquery answered, but with more than was to be taken.
+    pub(crate) fn is_too_long(&self) -> bool {
+        match self {
+            Self::Broken { source: thrift::Error::Protocol(error), .. } => error.kind == ProtocolErrorKind::SizeLimit,
+            // Thrift keeps no more than the text of what went wrong below it.
+            Self::Broken { source: thrift::Error::Transport(error), .. } => error.message == TOO_LONG,
+            _ => false,
+        }
+    }
 }
 
 /// A row of osquery's: column name to value.

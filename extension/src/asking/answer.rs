@@ -51,6 +51,8 @@ pub(super) struct Answer {
     pub(super) results: Vec<TriggeredResult>,
     /// Why there are no rows, or not all.
     pub(super) error: Option<String>,
+    /// osquery answered: an error says then what of the answer is left out, and asking again would not help.
+    pub(super) is_answered: bool,
     /// Nobody listened: osquery is not there, or no longer.
     pub(super) is_gone: bool,
 }
@@ -63,7 +65,9 @@ impl Question<'_> {
         let answered = line.manager(self.patience).answering_at_most(MOST_ON_THE_WIRE).query(&bounded);
         let is_gone = matches!(&answered, Err(ManagerError::Unreachable { source, .. })
             if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused));
+        let is_answered = answered.as_ref().map_or_else(ManagerError::is_too_long, |_| true);
         let explain = |error: ManagerError| match began.elapsed() >= self.patience {
+            _ if error.is_too_long() => format!("its rows are more than {MOST_BYTES} bytes: narrow the query, or select fewer columns"),
             true => format!("osquery did not answer within {} s", self.patience.as_secs_f32()),
             false => chain(&error),
         };
@@ -86,7 +90,7 @@ impl Question<'_> {
         };
         let mut results: Vec<_> = rows.into_iter().map(|row| TriggeredResult { row, ..empty.clone() }).collect();
         results.extend(error.iter().map(|error| TriggeredResult { error: error.clone(), ..empty.clone() }));
-        Answer { results, error, is_gone }
+        Answer { results, error, is_answered, is_gone }
     }
 }
 

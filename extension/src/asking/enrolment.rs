@@ -1,6 +1,7 @@
 //! `[[enrolment]]`: what osquery is asked once in each incarnation of the host, as soon as it answers.
 
 use std::{
+    collections::BTreeMap,
     io,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -15,7 +16,6 @@ use crate::{
     config::Config,
 };
 
-const SOURCE: &str = "enrolments";
 const KIND: &str = "enrolment";
 
 /// The first and the longest pause before a query that failed is asked again.
@@ -30,7 +30,7 @@ pub(super) fn refused(config: &Config) -> Vec<Refused> {
 }
 
 pub(super) fn start(office: &Office) -> io::Result<Vec<JoinHandle<()>>> {
-    let enrolments = Standing::employed(KIND, &office.config().enrolment, office, SOURCE);
+    let enrolments = Standing::employed(KIND, &office.config().enrolment, office);
     if enrolments.is_empty() {
         return Ok(Vec::new());
     }
@@ -46,21 +46,22 @@ struct Enrolment {
     feed: Feed,
     pause: Duration,
     again_at: Instant,
-    /// The last failure that was written down: one that lasts is one row.
-    said: String,
+    /// The last failure of each query that was written down: one that lasts is one row.
+    said: BTreeMap<usize, String>,
 }
 
 impl Enrolment {
     fn new((standing, feed): (Standing, Feed)) -> Self {
-        Self { standing, feed, pause: FIRST_PAUSE, again_at: Instant::now(), said: String::new() }
+        Self { standing, feed, pause: FIRST_PAUSE, again_at: Instant::now(), said: BTreeMap::new() }
     }
 
     fn hurry(&mut self) {
         (self.pause, self.again_at) = (FIRST_PAUSE, Instant::now());
     }
 
-    /// Asks what was not accepted yet in this incarnation; true: all was.
+    /// Asks what was not answered yet in this incarnation; true: all was. One that fails keeps none of the others from being asked.
     fn enrol(&mut self, office: &Office, incarnation: &str) -> bool {
+        let mut failed = None;
         for (place, sql) in self.standing.run.iter().enumerate() {
             let stream = format!("enrolment {} {place}", self.standing.name);
             match office.captures().cursor(&stream) {
@@ -73,18 +74,25 @@ impl Enrolment {
             if answer.is_gone {
                 return self.fail(answer.error.unwrap_or_default());
             }
-            let is_new = answer.error.as_ref().is_none_or(|error| *error != self.said);
+            let is_new = answer.is_answered || answer.error.as_ref() != self.said.get(&place);
             let mut captures = office.captures();
             let stored = if is_new { captures.append(&TRIGGERED_RESULTS, answer.results) } else { Ok(()) };
-            if let Some(error) = answer.error {
-                self.said.clone_from(&error);
-                return self.fail(error);
-            }
-            if let Err(error) = stored.and_then(|()| captures.set_cursor(&stream, incarnation)) {
+            let kept = stored.and_then(|()| if answer.is_answered { captures.set_cursor(&stream, incarnation) } else { Ok(()) });
+            drop(captures);
+            if let Err(error) = kept {
                 return self.fail(chain(&error));
             }
-            self.feed.count_received();
-            self.feed.count_stored(mayfly_history::now(), 0);
+            if answer.is_answered {
+                self.feed.count_received();
+                self.feed.count_stored(mayfly_history::now(), 0);
+                answer.error.into_iter().for_each(|error| self.feed.complain(error));
+            } else if let Some(error) = answer.error {
+                self.said.insert(place, error.clone());
+                failed.get_or_insert(error);
+            }
+        }
+        if let Some(error) = failed {
+            return self.fail(error);
         }
         self.said.clear();
         self.hurry();

@@ -16,7 +16,6 @@ use self::notices::{Interruptions, Scheduled};
 use super::{Office, Refused, answer::Question, standing::Standing};
 use crate::{config::Config, folders::Heard, watched::Waker};
 
-const SOURCE: &str = "farewells";
 const KIND: &str = "farewell";
 
 /// How long all of them may take when the process ends: osqueryd gives an extension 10 seconds, and there is more to do.
@@ -30,7 +29,7 @@ pub(super) fn refused(config: &Config) -> Vec<Refused> {
 }
 
 pub(super) fn start(office: &Office) -> io::Result<Vec<JoinHandle<()>>> {
-    let farewells = Standing::employed(KIND, &office.config().farewell, office, SOURCE);
+    let farewells = Standing::employed(KIND, &office.config().farewell, office);
     if farewells.is_empty() {
         return Ok(Vec::new());
     }

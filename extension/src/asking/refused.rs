@@ -1,7 +1,12 @@
 //! Sections of the configuration that are left out.
 
-use super::Office;
+use super::{Office, triggers};
 use crate::config::Entry;
+
+/// `recorder_sources.endpoint` of a section: its name, with its kind where it is no trigger's.
+pub(super) fn endpoint(kind: &str, name: &str) -> String {
+    if kind == triggers::KIND { name.to_owned() } else { format!("{kind} {name}") }
+}
 
 /// A section that is left out, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +38,10 @@ impl Refused {
         tracing::error!(line = self.line, refused = self.message(), "left out");
         // One that has the name of another must not hide how that one fares.
         let taken = office.config().lists().any(|entry| entry.line < self.line && entry.name() == self.name);
-        let endpoint = if taken { format!("{} (line {})", self.name, self.line) } else { self.name.clone() };
+        let mut endpoint = endpoint(self.kind, &self.name);
+        if taken {
+            endpoint = format!("{endpoint} (line {})", self.line);
+        }
         office
             .feeds()
             .feed(source, &endpoint)

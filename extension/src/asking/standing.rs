@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use mayfly_history::Feed;
 use serde::Deserialize;
 
-use super::{Office, Refused, template::Template};
+use super::{Office, Refused, refused::endpoint, template::Template, triggers::SOURCE};
 use crate::config::{Entry, Texts};
 
 /// The section as it is written.
@@ -54,14 +54,14 @@ impl Standing {
     }
 
     /// Those that can be asked, each with its row of `recorder_sources`; says of the others why they are left out.
-    pub(super) fn employed(kind: &'static str, entries: &[Entry], office: &Office, source: &'static str) -> Vec<(Self, Feed)> {
+    pub(super) fn employed(kind: &'static str, entries: &[Entry], office: &Office) -> Vec<(Self, Feed)> {
         let employ = |read: Result<Self, Refused>| match read {
             Ok(standing) => {
-                let feed = office.feeds().feed(source, &standing.name);
+                let feed = office.feeds().feed(SOURCE, &endpoint(kind, &standing.name));
                 Some((standing, feed))
             }
             Err(refused) => {
-                refused.tell(office, source);
+                refused.tell(office, SOURCE);
                 None
             }
         };

@@ -29,7 +29,7 @@ pub use generated::{
     TExtensionSyncClient,
 };
 pub use server::{Limits, Server};
-pub(crate) use stream::{Timed, check_peer};
+pub(crate) use stream::{TOO_LONG, Timed, check_peer};
 
 use std::collections::BTreeMap;
 

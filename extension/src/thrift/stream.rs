@@ -8,6 +8,9 @@ use std::{
 
 use rustix::{net::sockopt::socket_peercred, process::geteuid};
 
+/// What is said of a message that has more bytes than are allowed.
+pub(crate) const TOO_LONG: &str = "the message is too long";
+
 /// Reads and writes of one message, bounded in time and in bytes.
 #[derive(Debug)]
 pub(crate) struct Timed {
@@ -57,7 +60,7 @@ fn explain(error: io::Error) -> io::Error {
 impl Read for Timed {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.bytes_left == 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the message is too long"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, TOO_LONG));
         }
         self.stream.set_read_timeout(self.left()?)?;
         let most = buffer.len().min(self.bytes_left);

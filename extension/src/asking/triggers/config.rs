@@ -65,7 +65,7 @@ pub(super) fn read_all(entries: &[Entry]) -> Vec<Result<Trigger, Refused>> {
         }
         Ok(trigger)
     };
-    Refused::sort("trigger", entries, read)
+    Refused::sort(super::KIND, entries, read)
 }
 
 impl Trigger {

@@ -25,8 +25,9 @@ use crate::{commits::Commits, config::Config};
 
 /// Threads that ask.
 const WORKERS: usize = 2;
-/// `recorder_sources.source`; the endpoint is the trigger's name.
-const SOURCE: &str = "triggers";
+/// `recorder_sources.source`; the endpoint is the trigger's name. Of enrolments and farewells, which fire without an event, too.
+pub(super) const SOURCE: &str = "triggers";
+pub(super) const KIND: &str = "trigger";
 
 /// What is wrong with the triggers of a configuration.
 pub(super) fn refused(config: &Config) -> Vec<Refused> {
