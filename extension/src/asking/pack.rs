@@ -7,12 +7,13 @@ use std::{
 };
 
 use mayfly_history::{Feed, chain};
+use mayfly_tables::TRIGGERED_RESULTS;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Office, push::PushConfig};
 
-/// The pack as it is shipped: queries of every event table, and decorators.
+/// The pack as it is shipped: queries of every event table but `triggered_results`, which is pushed, and decorators.
 pub(crate) const SHIPPED: &str = include_str!("../../../packaging/osquery/mayfly.conf");
 
 /// The name of the pack, and of the source of configuration that it comes from.
@@ -68,9 +69,22 @@ fn refused(feed: &Feed, why: String) {
 fn configuration(push: &PushConfig) -> Value {
     let mut pack: Value = serde_json::from_str(SHIPPED).unwrap_or_default();
     if let Some(queries) = pack.get_mut("queries").and_then(Value::as_object_mut) {
+        queries.insert(TRIGGERED_RESULTS.name.to_owned(), results());
         queries.retain(|_, query| table_of(query).is_none_or(|table| !push.pushes(table)));
     }
     json!({"packs": {NAME: pack}})
+}
+
+/// The query of what triggers gave, for where nothing is pushed.
+fn results() -> Value {
+    json!({
+        "query": format!("SELECT *, eid FROM {};", TRIGGERED_RESULTS.name),
+        "interval": 60,
+        "snapshot": false,
+        "denylist": false,
+        "removed": false,
+        "description": "What queries gave that were run at event time.",
+    })
 }
 
 /// The table that a query of the pack reads.
@@ -96,12 +110,14 @@ mod tests {
 
     #[test]
     fn the_pack_has_every_event_table_and_schedules_it_so_that_nothing_is_lost() {
-        let pack: Value = serde_json::from_str(SHIPPED).unwrap();
-        let asked: BTreeSet<_> = queries(&pack).filter_map(|(_, query)| table_of(query)).collect();
+        let shipped: Value = serde_json::from_str(SHIPPED).unwrap();
+        assert!(queries(&shipped).all(|(_, query)| table_of(query) != Some("triggered_results")), "it is pushed unless nothing is");
+        let pack = &configuration(&PushConfig { enabled: false, tables: Vec::new() })["packs"]["mayfly"];
+        let asked: BTreeSet<_> = queries(pack).filter_map(|(_, query)| table_of(query)).collect();
         for schema in TABLES.iter().map(|table| table.schema()).filter(|schema| schema.kind == TableKind::Events) {
             assert!(asked.contains(schema.name), "{} is in no query of the pack", schema.name);
         }
-        for (name, query) in queries(&pack) {
+        for (name, query) in queries(pack) {
             let sql = query["query"].as_str().unwrap();
             assert!(query["interval"].as_u64().is_some_and(|seconds| (10..=3600).contains(&seconds)), "{name}");
             assert_eq!((&query["denylist"], &query["snapshot"]), (&json!(false), &json!(false)), "{name}: one slow run must not end it");
