@@ -1,6 +1,9 @@
 //! Which rows of a captured table hold: digests of them, and how each is found in the store.
 
-use std::{collections::HashMap, hash::BuildHasher};
+use std::{
+    collections::{HashMap, HashSet},
+    hash::BuildHasher,
+};
 
 use foldhash::quality::FixedState;
 
@@ -92,22 +95,22 @@ impl Present {
         }
         for (identity, mut news) in captured {
             let held = self.rows.get(&identity).map_or(&[][..], Vec::as_slice);
-            let mut gone = Vec::new();
-            for held in held {
-                match news.iter().position(|(_, digest)| *digest == held.digest) {
-                    Some(same) => drop(news.swap_remove(same)),
-                    None => gone.push(held),
-                }
-            }
+            // Many rows may have one identity: how many of each are there still is counted.
+            let mut there: HashMap<u128, usize> = HashMap::with_capacity(news.len());
+            news.iter().for_each(|(_, digest)| *there.entry(*digest).or_default() += 1);
+            let (same, gone): (Vec<&Held>, Vec<_>) = held.iter().partition(|held| take_one(&mut there, held.digest));
+            let mut kept: HashMap<u128, usize> = HashMap::with_capacity(same.len());
+            same.iter().for_each(|held| *kept.entry(held.digest).or_default() += 1);
+            news.retain(|(_, digest)| !take_one(&mut kept, *digest));
             let changed = gone.len().min(news.len());
             let reason = |at: usize| if at < changed { "changed" } else { "removed" };
             change.ends.extend(gone.iter().enumerate().map(|(at, held)| ends(identity, held, reason(at))));
             // Of one key and start, the scope is what tells intervals apart.
-            let scopes =
-                (0..).map(|nth: usize| format!("{identity:032x}.{nth}")).filter(|scope| held.iter().all(|held| held.scope != *scope));
+            let taken: HashSet<&str> = held.iter().map(|held| held.scope.as_str()).collect();
+            let scopes = (0..).map(|nth: usize| format!("{identity:032x}.{nth}")).filter(|scope| !taken.contains(scope.as_str()));
+            // A clock that was set back must not begin a row before the one that it replaces.
+            let from_ns = gone.iter().map(|held| held.from_ns).fold(at_ns, Nanos::max);
             for ((row, digest), scope) in news.into_iter().zip(scopes) {
-                // A clock that was set back must not begin a row before the one that it replaces.
-                let from_ns = gone.iter().map(|held| held.from_ns).fold(at_ns, Nanos::max);
                 change.begins.push(Begins { identity, row, held: Held { digest, from_ns, key: key(&rows[row]), scope } });
             }
         }
@@ -116,11 +119,15 @@ impl Present {
 
     /// Makes a change that the store has taken.
     pub(super) fn apply(&mut self, change: Change) {
-        for ended in change.ends {
-            if let Some(held) = self.rows.get_mut(&ended.identity) {
-                held.retain(|held| (&held.scope, held.from_ns) != (&ended.scope, ended.from_ns));
+        let mut ended: HashMap<u128, HashSet<(String, Nanos)>> = HashMap::new();
+        for Ends { identity, scope, from_ns, .. } in change.ends {
+            ended.entry(identity).or_default().insert((scope, from_ns));
+        }
+        for (identity, ended) in ended {
+            if let Some(held) = self.rows.get_mut(&identity) {
+                held.retain(|held| !ended.contains(&(held.scope.clone(), held.from_ns)));
                 if held.is_empty() {
-                    self.rows.remove(&ended.identity);
+                    self.rows.remove(&identity);
                 }
             }
         }
@@ -128,6 +135,12 @@ impl Present {
             self.rows.entry(begun.identity).or_default().push(begun.held);
         }
     }
+}
+
+/// Takes one of those that are counted there, if there is one.
+fn take_one(counts: &mut HashMap<u128, usize>, digest: u128) -> bool {
+    let count = counts.get_mut(&digest).filter(|count| **count > 0);
+    count.map(|count| *count -= 1).is_some()
 }
 
 fn ends(identity: u128, held: &Held, reason: &'static str) -> Ends {
