@@ -14,7 +14,7 @@ mod tests;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use self::present::Present;
@@ -35,6 +35,9 @@ pub fn folder(state_dir: &Path) -> PathBuf {
 
 /// Whose gaps those of captured tables are (`recorder_gaps.source`); their endpoint is the table, or empty for all of them.
 pub const SOURCE: &str = "tables";
+
+/// At least this long is between two replacements of a damaged store.
+const REPLACE_PAUSE: Duration = Duration::from_secs(5);
 
 /// A row as osquery gave it: the text of each stored column of the table, in order.
 pub type Row = Vec<String>;
@@ -77,6 +80,8 @@ pub struct Captures {
     tables: BTreeMap<&'static str, Table>,
     events: BTreeMap<&'static str, EventLog>,
     statuses: Vec<FeedStatus>,
+    /// When a damaged store was last replaced.
+    replaced_at: Option<Instant>,
     /// The notes that the store has.
     notes: BTreeMap<String, String>,
 }
@@ -96,6 +101,7 @@ impl Captures {
             tables: BTreeMap::new(),
             events: BTreeMap::new(),
             statuses: Vec::new(),
+            replaced_at: None,
             notes: Reader::open(dir)?.info()?.notes.into_iter().collect(),
         };
         // What was blind when the last writer ended, was blind until then.
@@ -255,9 +261,12 @@ impl Captures {
             None => self.begin_anew(Writer::open(&self.dir, &self.options)?.writer)?,
         };
         let done = work(&mut writer, &mut self.tables, &mut self.events);
+        // What damages one file after the other must not keep the disk busy with them.
         if let Err(error) = &done
             && error.is_corrupt()
+            && self.replaced_at.is_none_or(|at| at.elapsed() >= REPLACE_PAUSE)
         {
+            self.replaced_at = Some(Instant::now());
             tracing::error!(%error, "the store of captures is damaged: beginning a new one");
             writer = self.begin_anew(writer.set_aside()?.writer)?;
         }

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, OpenOptions},
     io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -17,6 +17,9 @@ use super::{error::StoreError, schema};
 pub(super) const FILE: &str = "history.db";
 /// The write-ahead log is folded into the file when it has this many pages (16 MiB): sealed rows are mostly gone by then.
 const CHECKPOINT_PAGES: u32 = 4096;
+
+/// Damaged files that are kept: what damages one after the other must not fill the disk with them.
+const MOST_ASIDE: usize = 3;
 
 /// How long a lock is waited for, e.g. of a reader that is just opening the file.
 pub(super) const BUSY: Duration = Duration::from_secs(1);
@@ -41,7 +44,7 @@ pub(super) fn open(dir: &Path) -> Result<(Connection, Option<PathBuf>), StoreErr
     }
 }
 
-/// Renames the file, and its log with it, to `history.db.corrupt-TIME`.
+/// Renames the file, and its log with it, to `history.db.corrupt-TIME`; removes the oldest of those that are there.
 pub(super) fn set_aside(dir: &Path) -> Result<PathBuf, StoreError> {
     let path = dir.join(FILE);
     let stem = beside(&path, &format!(".corrupt-{}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ")));
@@ -54,7 +57,34 @@ pub(super) fn set_aside(dir: &Path) -> Result<PathBuf, StoreError> {
             _ => {}
         }
     }
+    if let Err(error) = remove_oldest(dir) {
+        tracing::warn!(dir = %dir.display(), %error, "cannot remove older damaged stores");
+    }
     Ok(aside)
+}
+
+fn remove_oldest(dir: &Path) -> io::Result<()> {
+    let mut aside = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(&format!("{FILE}.corrupt-")) && !name.ends_with("-wal") && !name.ends_with("-shm") {
+            // Renaming a file changes this time.
+            let metadata = entry.metadata()?;
+            aside.push(((metadata.ctime(), metadata.ctime_nsec()), entry.path()));
+        }
+    }
+    aside.sort();
+    for (_, path) in aside.iter().rev().skip(MOST_ASIDE) {
+        for suffix in ["-wal", "-shm", ""] {
+            match fs::remove_file(beside(path, suffix)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 fn connect(dir: &Path) -> Result<Connection, StoreError> {
@@ -103,4 +133,27 @@ pub(super) fn check_version(conn: &Connection, path: &Path, failed: impl Fn(rusq
         return Err(StoreError::Newer { path: path.to_owned(), found, known: schema::FORMAT });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn only_the_newest_damaged_stores_are_kept() {
+        let dir = TempDir::new().unwrap();
+        for n in 0..MOST_ASIDE + 2 {
+            fs::write(dir.path().join(FILE), n.to_string()).unwrap();
+            fs::write(dir.path().join(format!("{FILE}-wal")), n.to_string()).unwrap();
+            set_aside(dir.path()).unwrap();
+            // The kernel's clock of files is a coarse one.
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let files = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        let mut kept: Vec<_> = files.map(|path| fs::read_to_string(path).unwrap()).collect();
+        kept.sort();
+        assert_eq!(kept, ["2", "2", "3", "3", "4", "4"], "each with its log");
+    }
 }
