@@ -109,17 +109,15 @@ impl<'w> Transaction<'w> {
     pub fn end_intervals(&mut self, log: IntervalLog, key: &str, scope: &str, ended_ns: Nanos) -> Result<(), StoreError> {
         let to = self.writer.clock.mend(ended_ns);
         let name = self.writer.histories[log.0].log.name.clone();
+        let end = self.writer.histories[log.0].log.end.clone();
+        let age_ns = self.age_ns;
         self.writer.run("end intervals", |conn| {
             let sql = format!(r#"SELECT valid_from_ns FROM "{name}_intervals" WHERE key = ? AND scope = ? AND valid_to_ns IS NULL"#);
             let starts: Vec<Nanos> = conn.prepare_cached(&sql)?.query_map([key, scope], |r| r.get(0))?.collect::<Result<_, _>>()?;
-            let sql = format!(
-                r#"UPDATE "{name}_intervals" SET valid_to_ns = ?, class = ?, ended_reason = 'unknown'
-                WHERE key = ? AND scope = ? AND valid_from_ns = ?"#
-            );
-            let mut end = conn.prepare_cached(&sql)?;
+            let mut end = conn.prepare_cached(&end)?;
             for from in starts {
                 let to = to.max(from);
-                end.execute(params![to, class(from, Some(to)), key, scope, from])?;
+                end.execute(params![to, class(from, Some(to)), age_ns, "unknown", key, from, scope])?;
             }
             Ok(())
         })
