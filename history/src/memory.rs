@@ -38,19 +38,19 @@ const WORTH: usize = 1 << 20;
 
 impl Frugality {
     /// Whether there may be something to give back: what is in use, or was freed and kept, has grown.
-    pub(crate) fn is_due(&self) -> bool {
-        resident() > self.resident + WORTH
+    pub(crate) fn is_due(&self, resident: usize) -> bool {
+        resident > self.resident + WORTH
     }
 
-    /// Gives back the pages between what is in use. Takes milliseconds.
-    pub(crate) fn give_back(&mut self) {
+    /// Gives back the pages between what is in use, and remembers what is `resident` after it. Takes milliseconds.
+    pub(crate) fn give_back(&mut self, resident: impl FnOnce() -> usize) {
         trim();
         self.resident = resident();
     }
 }
 
 /// Bytes of this process that are in memory; 0 where nobody says.
-fn resident() -> usize {
+pub(crate) fn resident() -> usize {
     let told = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: usize = told.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();
     pages * rustix::param::page_size()
@@ -75,11 +75,17 @@ mod tests {
     #[test]
     fn it_is_due_once_after_memory_grew() {
         let mut frugality = Frugality::default();
-        assert!(frugality.is_due(), "what the start needed");
-        frugality.give_back();
+        assert!(frugality.is_due(10 * WORTH), "what the start needed");
+        frugality.give_back(|| 9 * WORTH);
+        assert!(!frugality.is_due(10 * WORTH));
+        assert!(frugality.is_due(10 * WORTH + 1));
+        frugality.give_back(|| 20 * WORTH);
+        assert!(!frugality.is_due(15 * WORTH), "it is in use, and stays");
+    }
+
+    #[test]
+    fn the_system_says_what_is_resident() {
         let grown = vec![1u8; 64 << 20];
-        assert!(frugality.is_due());
-        frugality.give_back();
-        assert!(!frugality.is_due() && grown.iter().all(|byte| *byte == 1), "it is in use, and stays");
+        assert!(resident() > 32 << 20 && grown.iter().all(|byte| *byte == 1));
     }
 }

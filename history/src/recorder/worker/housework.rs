@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Worker, saving::LONGEST_PAUSE};
-use crate::recorder::ledger::Moment;
+use crate::{memory::resident, recorder::ledger::Moment};
 
 /// How often the recorder says that it lives, and forgets what ended.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -19,7 +19,7 @@ impl Worker {
         if let Some((writer, _)) = &mut self.writer {
             writer.shrink();
         }
-        self.frugality.give_back();
+        self.frugality.give_back(resident);
     }
 
     /// What is done now and then: says that it lives, forgets what ended, lets the store do its housework.
@@ -37,7 +37,7 @@ impl Worker {
                 self.ledger.sweep(moment);
             }
             self.status_at.get_or_insert(moment.at);
-            if std::mem::take(&mut self.taken) < LITTLE_WORK && self.frugality.is_due() {
+            if std::mem::take(&mut self.taken) < LITTLE_WORK && self.frugality.is_due(resident()) {
                 self.give_back();
             }
             if self.failing.is_none()
