@@ -36,6 +36,16 @@ impl Feeds {
         feed
     }
 
+    /// All of them.
+    pub(crate) fn all(&self) -> Vec<Feed> {
+        self.lock().clone()
+    }
+
+    /// What rings when something changed.
+    pub(crate) fn bell(&self) -> &Bell {
+        &self.0.bell
+    }
+
     /// Those of one source.
     pub fn of(&self, source: &str) -> Vec<Feed> {
         self.lock().iter().filter(|feed| feed.source() == source).cloned().collect()

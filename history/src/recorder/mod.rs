@@ -40,10 +40,10 @@ use std::{
 };
 
 use crate::{
-    feed::Feed,
+    feed::{Feed, Feeds},
     memory,
     redact::Redaction,
-    sink::{Bell, Cursor},
+    sink::Cursor,
     store::{Reader, StoreError, StoreOptions, Writer},
     time::{Nanos, now},
 };
@@ -95,9 +95,8 @@ pub struct Handle {
 /// What the recorder's thread shares with its handles.
 #[derive(Debug, Default)]
 struct Shared {
-    bell: Bell,
+    feeds: Feeds,
     stop: AtomicBool,
-    feeds: Mutex<Vec<Feed>>,
     /// Cursors that were stored since the start.
     cursors: Mutex<HashMap<String, Cursor>>,
     directory: Directory,
@@ -110,10 +109,6 @@ struct Shared {
 }
 
 impl Shared {
-    fn feeds(&self) -> Vec<Feed> {
-        self.feeds.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     fn store_cursors(&self, cursors: BTreeMap<String, Cursor>) {
         self.cursors.lock().unwrap_or_else(PoisonError::into_inner).extend(cursors);
     }
@@ -146,7 +141,7 @@ impl Recorder {
         let mut opened = Writer::open(&dir, &store)?;
         let blind_since = opened.last_alive;
         let shared = Arc::new(Shared { blind_since, state_dir: Some(dir.clone()), ..Shared::default() });
-        let sinks = Sinks::new(shared.bell.clone());
+        let sinks = Sinks::new(shared.feeds.bell().clone());
         let (events, history) = (declarations.container_events, declarations.container_history);
         let (lanes, tables) = declarations.open(&sinks);
         let kept = match worker::Kept::read(&mut opened.writer, &tables) {
@@ -178,7 +173,7 @@ impl Recorder {
     /// When the store did not take it.
     pub fn stop(self) -> Result<(), RecorderError> {
         self.handle.shared.stop.store(true, Relaxed);
-        self.handle.shared.bell.ring();
+        self.handle.shared.feeds.wake();
         self.thread.join().unwrap_or(Err(RecorderError::Panicked))
     }
 }
@@ -196,15 +191,7 @@ impl Handle {
     /// Makes a feed whose status the recorder writes to `recorder_sources` and whose gaps to `recorder_gaps`; the same one for the same
     /// source and endpoint.
     pub fn feed(&self, source: &'static str, endpoint: &str) -> Feed {
-        let mut feeds = self.shared.feeds.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(feed) = feeds.iter().find(|f| f.source() == source && **f.endpoint() == *endpoint) {
-            return feed.clone();
-        }
-        let feed = Feed::with_bell(source, endpoint, Some(self.shared.bell.clone()));
-        feeds.push(feed.clone());
-        drop(feeds);
-        self.shared.bell.ring();
-        feed
+        self.shared.feeds.feed(source, endpoint)
     }
 
     /// Where a feed's stream resumes, as stored last; `None` at its very first look.
@@ -236,7 +223,7 @@ impl Handle {
     /// The host turned out to be a copy of the one that wrote the store before: no event of it may bear a name that the other gives too.
     pub fn begin_generation(&self) {
         self.shared.is_another_host.store(true, Relaxed);
-        self.shared.bell.ring();
+        self.shared.feeds.wake();
     }
 
     /// Which users of the host records name.

@@ -75,7 +75,7 @@ impl Worker {
     /// Records until it is told to stop; then writes what waits.
     pub(super) fn run(mut self) -> Result<(), RecorderError> {
         loop {
-            let was_rung = self.shared.bell.wait(Some(self.next_deadline()));
+            let was_rung = self.shared.feeds.wait(self.next_deadline());
             let is_last = self.shared.stop.load(Relaxed);
             let taken = self.drain();
             let moment = Moment { at: Instant::now(), wall_ns: now() };
@@ -94,7 +94,7 @@ impl Worker {
             self.commit_if_due(moment.at);
             self.beat(moment);
             if taken >= MOST_AT_ONCE {
-                self.shared.bell.ring();
+                self.shared.feeds.wake();
             }
         }
     }
@@ -190,7 +190,7 @@ impl Worker {
             self.lanes.iter_mut().for_each(|lane| lane.withdraw_container(key));
         }
         self.batch.forget(output.forgotten);
-        for feed in self.shared.feeds() {
+        for feed in self.shared.feeds.all() {
             feed.take_gaps().into_iter().for_each(|gap| self.gaps.put(gap));
         }
     }
@@ -214,7 +214,7 @@ impl Worker {
     fn note_status(&mut self, moment: Moment) {
         self.status_at = None;
         self.next_status = moment.at + STATUS;
-        let feeds = self.shared.feeds();
+        let feeds = self.shared.feeds.all();
         for feed in &feeds {
             feed.mend(moment.wall_ns);
             let evicted = feed.take_overrun();

@@ -76,7 +76,7 @@ impl Worker {
             Some(failing) => (failing.pause * 2).min(LONGEST_PAUSE),
             None => {
                 tracing::error!(error = text, "cannot store: events are kept in memory for the moment");
-                self.shared.feeds().iter().for_each(|feed| feed.complain(format!("cannot store: {text}")));
+                self.shared.feeds.all().iter().for_each(|feed| feed.complain(format!("cannot store: {text}")));
                 SHORTEST_PAUSE
             }
         };
@@ -99,13 +99,13 @@ impl Worker {
             let moment = Moment { at: Instant::now(), wall_ns: now() };
             self.at_desk(moment, |lane, desk| lane.write_anew(desk));
             self.resync(failing.since_ns);
-            self.shared.bell.ring();
+            self.shared.feeds.wake();
         }
     }
 
     /// Asks all sources to tell what exists: what they told since then is not in the store.
     fn resync(&self, since_ns: Nanos) {
-        self.shared.feeds().iter().for_each(|feed| feed.want_resync(since_ns));
+        self.shared.feeds.all().iter().for_each(|feed| feed.want_resync(since_ns));
     }
 
     /// Puts a damaged store aside; what lives is written again into the new one.
@@ -125,7 +125,7 @@ impl Worker {
             Ok((writer, logs, set_aside)) => {
                 let place = set_aside.map(|p| p.display().to_string()).unwrap_or_default();
                 let text = format!("the store was damaged and set aside as {place}: {}", chain(error));
-                self.shared.feeds().iter().for_each(|feed| feed.complain(text.clone()));
+                self.shared.feeds.all().iter().for_each(|feed| feed.complain(text.clone()));
                 self.gaps.put(own_gap("store_failed", self.status_ns, now(), text));
                 self.resync(self.status_ns);
                 self.writer = Some((writer, logs));
@@ -159,6 +159,6 @@ impl Worker {
             self.lanes.iter_mut().for_each(|lane| lane.see_container(subject, moment));
         }
         self.batch.add_dirty(keys);
-        self.shared.bell.ring();
+        self.shared.feeds.wake();
     }
 }

@@ -19,7 +19,7 @@ use crate::{
 fn worker(dir: &Path) -> Worker {
     let mut writer = Writer::open(dir, &StoreOptions::default()).unwrap().writer;
     let shared = Arc::new(Shared::default());
-    let sinks = Sinks::new(shared.bell.clone());
+    let sinks = Sinks::new(shared.feeds.bell().clone());
     let declarations = declarations();
     let (events, history) = (declarations.container_events, declarations.container_history);
     let (lanes, tables) = declarations.open(&sinks);
@@ -155,8 +155,7 @@ fn what_ended_is_bounded_while_the_store_fails_and_the_loss_is_counted() {
 fn once_the_store_takes_events_again_nothing_that_ended_goes_on_in_it_and_sources_are_asked_for_what_exists() {
     let dir = TempDir::new().unwrap();
     let mut worker = worker(dir.path());
-    let feed = Feed::new("docker", "");
-    worker.shared.feeds.lock().unwrap().push(feed.clone());
+    let feed = worker.shared.feeds.feed("docker", "");
     let take = |worker: &mut Worker, n: usize, actions: &[Action]| {
         for action in actions {
             let item = Report::Event(Box::new(event(&docker(&format!("d{n}")), Witness::Docker, *action, now())));
