@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mayfly_history::feed::cause;
 use mayfly_tables::Followed;
 
 use crate::manager::Manager;
@@ -57,6 +58,8 @@ impl fmt::Debug for Inner {
 #[derive(Debug, Default)]
 struct State {
     registrations: u64,
+    /// Why the last registration ended, as a cause of gaps; `None`: there was none yet.
+    lowered_by: Option<&'static str>,
     up: Option<Up>,
     hung_up: bool,
 }
@@ -100,9 +103,14 @@ impl Line {
         });
     }
 
-    /// We no longer are.
-    pub(crate) fn lower(&self) {
-        self.change(|state| state.up = None);
+    /// We no longer are; `cause` is that of the gaps until we are again.
+    pub(crate) fn lower(&self, cause: &'static str) {
+        self.change(|state| (state.up, state.lowered_by) = (None, Some(cause)));
+    }
+
+    /// Why we were not registered last, or are not now.
+    pub(crate) fn cause(&self) -> &'static str {
+        self.state().lowered_by.unwrap_or(cause::OSQUERY_DOWN)
     }
 
     /// The process ends: nobody waits any longer.
@@ -173,8 +181,10 @@ mod tests {
         assert!(line.wait_for_other(1, Some(Instant::now())).is_none(), "it is still the same");
         let other = line.clone();
         let second = thread::spawn(move || other.wait_for_other(1, None).map(|up| up.number));
-        line.lower();
+        assert_eq!(line.cause(), cause::OSQUERY_DOWN, "before the first one");
+        line.lower(cause::REGISTERED_AGAIN);
         assert!(line.up().is_none());
+        assert_eq!(line.cause(), cause::REGISTERED_AGAIN);
         line.hang_up();
         assert_eq!(second.join().unwrap(), None);
         assert!(line.wait_for_end(Instant::now() + Duration::from_secs(60)));

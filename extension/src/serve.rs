@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mayfly_history::{Feed, chain, now};
+use mayfly_history::{Feed, chain, feed::cause, now};
 use mayfly_tables::{FollowError, Followed, Table};
 
 use crate::{
@@ -241,7 +241,8 @@ impl Keeper {
             self.options.feed.running();
             self.options.line.raise(registered.choice.followed.clone(), registered.choice.refused.clone());
             let ended = self.watch(&registered, &mut appearances);
-            self.options.line.lower();
+            let is_outdated = matches!(ended, Ended::Outdated);
+            self.options.line.lower(if is_outdated { cause::REGISTERED_AGAIN } else { cause::OSQUERY_DOWN });
             token = None;
             match ended {
                 Ended::Stopped => {

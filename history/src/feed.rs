@@ -1,5 +1,6 @@
 //! A source's line to the recorder: its health, its counters, its blind periods.
 
+pub mod cause;
 mod feeds;
 mod losses;
 
@@ -48,8 +49,7 @@ impl FeedState {
 pub struct Gap {
     pub source: String,
     pub endpoint: String,
-    /// `recorder_down`, `daemon_down`, `ring_full`, `stream_lagged`, `panicked`, `store_failed`, `before_first_record`, `expired_undelivered`,
-    /// `damaged_block`.
+    /// One of [`cause::ALL`].
     pub cause: String,
     pub from_ns: Nanos,
     /// `None` while it lasts.

@@ -20,8 +20,9 @@ pub(crate) static TABLE: Live<Gap> = Live {
         text(
             "cause",
             |g| Some(g.cause.as_str().into()),
-            "Why: `recorder_down`, `daemon_down`, `ring_full`, `stream_lagged`, `store_failed`, `damaged_block`, `before_first_record` or \
-             `expired_undelivered`.",
+            "Why: `recorder_down`, `daemon_down`, `ring_full`, `stream_lagged`, `panicked`, `store_failed`, `damaged_block`, `before_first_record` or \
+             `expired_undelivered`; of captured tables also `osquery_down`, `extension_down`, `registered_again` (osquery's tables came or went), \
+             `not_followed` or `capture_failed`.",
         ),
         bigint("gap_from_ns", |g| Some(g.from_ns), "Start of the blind period, UNIX nanoseconds."),
         bigint("gap_to_ns", |g| g.to_ns, "End of the blind period (exclusive), UNIX nanoseconds; NULL while it lasts."),
@@ -43,3 +44,17 @@ pub(crate) static TABLE: Live<Gap> = Live {
     ],
     schema: OnceLock::new(),
 };
+
+#[cfg(test)]
+mod tests {
+    use mayfly_history::feed::cause;
+
+    use super::*;
+
+    #[test]
+    fn each_cause_is_documented() {
+        let doc = TABLE.columns.iter().find(|column| column.name == "cause").unwrap().doc;
+        let missing: Vec<_> = cause::ALL.into_iter().filter(|cause| !doc.contains(&format!("`{cause}`"))).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+}

@@ -33,7 +33,7 @@ use mayfly_history::{
     Feed,
     captures::{Captures, SOURCE, folder},
     chain,
-    feed::{Feeds, Gap},
+    feed::{Feeds, Gap, cause},
     now,
     recorder::{Lock, Role},
 };
@@ -211,7 +211,7 @@ fn gap_since(from_ns: mayfly_history::Nanos) -> Gap {
     Gap {
         source: SOURCE.into(),
         endpoint: String::new(),
-        cause: "extension_down".into(),
+        cause: cause::EXTENSION_DOWN.into(),
         from_ns: from_ns.min(to_ns),
         to_ns: Some(to_ns),
         recovered: 0,

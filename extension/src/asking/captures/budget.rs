@@ -42,6 +42,11 @@ impl Budget {
         self.balance -= cost.as_secs_f64();
     }
 
+    /// How long it takes to earn so much.
+    pub(super) fn rest(&self, cost: Duration) -> Duration {
+        cost.mul_f64(1.0 / self.share)
+    }
+
     /// How long to leave a table alone that costs so much at each capture, for all that nothing tells of it: none takes more than a tenth.
     pub(super) fn pause(&self, cost: Duration) -> Duration {
         cost.mul_f64(10.0 / self.share)

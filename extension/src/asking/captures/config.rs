@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error};
 
 /// The tables that are followed unless the configuration names others: what tells how a host was set up and who could get in, and what a
 /// scheduler asks too rarely.
@@ -61,9 +61,16 @@ pub struct HistoryConfig {
     /// A table with more rows is not captured. Default 20,000.
     pub(super) max_rows: u32,
     /// Percent of one core that osquery may spend on captures, on average over ten minutes. Default 1.
+    #[serde(deserialize_with = "percent")]
     cpu_percent: f64,
     /// The host's files, where the extension's own are others: those that tell of tables are watched below it. Default `/`.
     pub(super) root: PathBuf,
+}
+
+/// Takes no number of which nothing could be a part.
+fn percent<'de, D: Deserializer<'de>>(value: D) -> Result<f64, D::Error> {
+    let percent = f64::deserialize(value)?;
+    if percent.is_finite() && percent >= 0.0 { Ok(percent) } else { Err(D::Error::custom(format!("{percent} is no percentage"))) }
 }
 
 impl Default for HistoryConfig {
@@ -114,6 +121,16 @@ mod tests {
         assert_eq!(tables.len(), DEFAULT.len() + 1);
         assert!(config.names("routes") && config.names("extra") && !config.names("crontab"));
         assert!(HistoryConfig { tables: Vec::new(), ..HistoryConfig::default() }.tables().is_empty());
+    }
+
+    #[test]
+    fn a_percentage_that_is_none_is_refused_where_it_is_read() {
+        for wrong in ["nan", "inf", "-inf", "-1.0"] {
+            let error = toml::from_str::<HistoryConfig>(&format!("cpu_percent = {wrong}")).unwrap_err();
+            assert!(error.to_string().contains("is no percentage"), "{error}");
+        }
+        assert_eq!(toml::from_str::<HistoryConfig>("cpu_percent = 2.5").unwrap().share(), 0.025);
+        assert_eq!(toml::from_str::<HistoryConfig>("cpu_percent = 2").unwrap().share(), 0.02);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use mayfly_history::{
     Feed, Nanos,
     captures::{Capture, Row, SOURCE},
     chain,
-    feed::Gap,
+    feed::{Gap, cause},
     now,
     store::StoreError,
 };
@@ -17,7 +17,7 @@ use mayfly_tables::{Followed, Table};
 
 use super::{
     map::tellers,
-    schedule::{Due, PATIENCE, Schedule},
+    schedule::{Due, Failure, PATIENCE, Schedule},
 };
 use crate::{
     asking::Office,
@@ -27,6 +27,9 @@ use crate::{
 
 /// How long osquery may take for one table.
 const LONGEST: Duration = Duration::from_secs(30);
+/// The most that the values of one capture may hold together, and that osquery may send for it with the names of columns in each row.
+const MOST_BYTES: usize = 8 << 20;
+const MOST_ON_THE_WIRE: usize = 4 * MOST_BYTES;
 
 /// Why a table could not be captured.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +38,8 @@ enum CaptureError {
     Manager(#[from] ManagerError),
     #[error("has more than {most} rows, and is not captured; [history] max_rows allows more")]
     TooManyRows { most: usize },
+    #[error("has {bytes} bytes of values, more than {MOST_BYTES}, and is not captured; take it out of [history] tables")]
+    TooManyBytes { bytes: usize },
     #[error("its capture cannot be kept")]
     Store(#[from] StoreError),
 }
@@ -67,6 +72,8 @@ pub(super) struct Tables {
     /// Not every table was looked at yet since osquery is there.
     is_blind: bool,
     number: Option<u64>,
+    /// Captures wait for the budget.
+    is_overdrawn: bool,
     states: BTreeMap<&'static str, State>,
     /// The tables of which the store had captures when it was opened.
     known: Vec<&'static Followed>,
@@ -76,15 +83,19 @@ impl Tables {
     pub(super) fn new(office: Office) -> Self {
         let feed = office.feeds().feed(SOURCE, "");
         let known = crate::sql::captured(office.state_dir());
-        let mut tables = Self { office, feed, is_blind: true, number: None, states: BTreeMap::new(), known };
+        let mut tables = Self { office, feed, is_blind: true, number: None, is_overdrawn: false, states: BTreeMap::new(), known };
         tables.go_blind();
         tables
     }
 
     fn go_blind(&mut self) {
         self.is_blind = true;
-        self.feed.waiting("osquery is not there: nothing is captured until it is");
-        self.feed.blind_until_running("osquery_down", "until the first captures after it");
+        let cause = self.office.line().cause();
+        self.feed.waiting(match cause {
+            cause::REGISTERED_AGAIN => "osquery's tables came or went: registering again; nothing is captured until then",
+            _ => "osquery is not there: nothing is captured until it is",
+        });
+        self.feed.blind_until_running(cause, "until the first captures after it");
     }
 
     /// Whether osquery can be asked.
@@ -132,12 +143,16 @@ impl Tables {
             let is_named = up.refused.iter().any(|(refused, _)| refused == name);
             let why = if is_named { "osquery no longer has it" } else { "[history] tables no longer names it" };
             feed.waiting(format!("{why}; what was captured stays"));
-            feed.blind_until_running("not_followed", why);
+            feed.blind_until_running(cause::NOT_FOLLOWED, why);
             if let Some(state) = self.states.get_mut(name) {
                 state.is_running = false;
             }
         }
         schedule.follow(up.followed.iter().map(|table| leaked(table)), Instant::now());
+        for (name, state) in &mut self.states {
+            // Nobody waits for the first capture of one that is left alone.
+            state.is_tried |= schedule.is_suspect(name);
+        }
         self.see_again();
     }
 
@@ -176,17 +191,25 @@ impl Tables {
         match captured {
             Ok(()) => {
                 schedule.done(due.table, cost, at);
-                state.saw(due, schedule);
+                state.saw(schedule);
             }
             Err(error) => {
-                let patience = match error {
+                let failure = match error {
+                    CaptureError::Manager(ManagerError::Unreachable { .. }) => Failure::Innocent,
+                    CaptureError::Manager(ManagerError::Broken { .. }) => Failure::Broken,
                     // As many rows will be there soon as are now.
-                    CaptureError::TooManyRows { .. } => self.office.config().history.interval(),
-                    _ => PATIENCE,
+                    CaptureError::TooManyRows { .. } | CaptureError::TooManyBytes { .. } => {
+                        Failure::Lasting { patience: self.office.config().history.interval() }
+                    }
+                    CaptureError::Manager(_) | CaptureError::Store(_) => Failure::Lasting { patience: PATIENCE },
                 };
-                let pause = schedule.failed(due.table, cost, patience, at);
+                let pause = schedule.failed(due.table, cost, failure, at);
                 state.failed(&error, pause);
             }
+        }
+        let is_overdrawn = !schedule.overdrawn(at).is_zero();
+        if std::mem::replace(&mut self.is_overdrawn, is_overdrawn) != is_overdrawn {
+            self.states.values().filter(|state| state.is_running).for_each(|state| state.hint(schedule));
         }
         self.see_again();
     }
@@ -240,9 +263,14 @@ impl State {
         let taken_ns = now();
         // What happens from here on is answered by another capture.
         let told_ns = self.told_ns.take();
-        let rows = office.line().manager(LONGEST).query(&self.table.capture_sql(most.saturating_add(1)))?;
+        let rows =
+            office.line().manager(LONGEST).answering_at_most(MOST_ON_THE_WIRE).query(&self.table.capture_sql(most.saturating_add(1)))?;
         if rows.len() > most {
             return Err(CaptureError::TooManyRows { most });
+        }
+        let bytes = rows.iter().flat_map(|row| row.values()).map(String::len).sum();
+        if bytes > MOST_BYTES {
+            return Err(CaptureError::TooManyBytes { bytes });
         }
         let columns: Vec<_> = self.table.schema().stored().map(|column| column.name).collect();
         let row = |mut row: crate::manager::Row| -> Row { columns.iter().map(|name| row.remove(*name).unwrap_or_default()).collect() };
@@ -265,7 +293,7 @@ impl State {
             captures.put_gap(&Gap {
                 source: SOURCE.into(),
                 endpoint: self.table.core().name.clone(),
-                cause: "before_first_record".into(),
+                cause: cause::BEFORE_FIRST_RECORD.into(),
                 from_ns: 0,
                 to_ns: Some(taken_ns),
                 recovered: 0,
@@ -285,18 +313,23 @@ impl State {
     }
 
     /// Says how well the table is followed.
-    fn saw(&mut self, due: &Due, schedule: &mut Schedule) {
+    fn saw(&mut self, schedule: &mut Schedule) {
         if !self.is_running {
             self.is_running = true;
             self.feed.running();
         }
-        let mut hint = format!("resolution: {:.0} s", schedule.resolution(due.table).as_secs_f64().ceil());
-        if tellers(due.table).next().is_some() {
-            let told = schedule.told_resolution(due.table).max(self.latest);
-            let tellers = tellers(due.table).collect::<Vec<_>>().join(", ");
+        self.hint(schedule);
+    }
+
+    fn hint(&self, schedule: &mut Schedule) {
+        let name = leaked(self.table);
+        let mut hint = format!("resolution: {:.0} s", schedule.resolution(name).as_secs_f64().ceil());
+        if tellers(name).next().is_some() {
+            let told = schedule.told_resolution(name).max(self.latest);
+            let tellers = tellers(name).collect::<Vec<_>>().join(", ");
             hint.push_str(&format!("; {} s of what is told by {tellers}", rounded(told)));
         }
-        if schedule.is_slow(due.table) {
+        if schedule.is_slow(name) {
             hint.push_str("; captured more rarely than configured, since it is slow");
         }
         let wait = schedule.overdrawn(Instant::now());
@@ -312,6 +345,6 @@ impl State {
         let why = chain(error);
         tracing::warn!(table = self.table.core().name, error = why, "a table was not captured");
         self.feed.failed(why, format!("tried again in {} s; what was captured stays", pause.as_secs()));
-        self.feed.blind_until_running("capture_failed", "the table could not be captured");
+        self.feed.blind_until_running(cause::CAPTURE_FAILED, "the table could not be captured");
     }
 }

@@ -21,6 +21,8 @@ const REST: u32 = 4;
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 /// …and at most for this long.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+/// The most that a capture which failed takes of what all share: what it took beyond that, its own table rests for.
+const MOST_CHARGED: Duration = Duration::from_secs(3);
 /// Captures of the safety net are spread by so much of the interval around it.
 const JITTER: f64 = 0.1;
 
@@ -59,8 +61,21 @@ struct Entry {
     /// Not captured before this, whoever asks.
     not_before: Instant,
     failures: u32,
+    /// osquery broke the last capture off: the table may have brought it down.
+    is_suspect: bool,
     /// What its last capture took.
     cost: Duration,
+}
+
+/// Why a table could not be captured.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Failure {
+    /// osquery was not there.
+    Innocent,
+    /// osquery broke off in the middle of it.
+    Broken,
+    /// It will fail again soon; the pause after the first time.
+    Lasting { patience: Duration },
 }
 
 /// The tables that are followed, and when each is captured.
@@ -78,10 +93,17 @@ impl Schedule {
         Self { interval, budget, random, entries: BTreeMap::new() }
     }
 
-    /// Follows these tables and no others; each is captured at once.
+    /// Follows these tables and no others; each is captured at once, but for those that may have brought osquery down: they would again.
     pub(super) fn follow(&mut self, tables: impl Iterator<Item = &'static str>, now: Instant) {
-        let fresh = || Entry { due: now, told: None, not_before: now, failures: 0, cost: Duration::ZERO };
-        self.entries = tables.map(|table| (table, fresh())).collect();
+        let fresh = || Entry { due: now, told: None, not_before: now, failures: 0, is_suspect: false, cost: Duration::ZERO };
+        let mut before = std::mem::take(&mut self.entries);
+        let mut entry = |table| before.remove(table).filter(|entry| entry.is_suspect).unwrap_or_else(fresh);
+        self.entries = tables.map(|table| (table, entry(table))).collect();
+    }
+
+    /// Whether a table is left alone for now, since it may have brought osquery down.
+    pub(super) fn is_suspect(&self, table: &str) -> bool {
+        self.entries.get(table).is_some_and(|entry| entry.is_suspect)
     }
 
     /// Something told that these tables may have changed.
@@ -122,16 +144,26 @@ impl Schedule {
         let spread = 1.0 + JITTER * (2.0 * (self.random)() - 1.0);
         let pause = self.pause(cost).mul_f64(spread);
         if let Some(entry) = self.entries.get_mut(table) {
-            *entry = Entry { due: now + pause, told: entry.told.take(), not_before: now + cost * REST, failures: 0, cost };
+            *entry =
+                Entry { due: now + pause, told: entry.told.take(), not_before: now + cost * REST, failures: 0, is_suspect: false, cost };
         }
     }
 
-    /// A table could not be captured, which took so long; gives when it is tried again. `patience`: the pause after the first failure.
-    pub(super) fn failed(&mut self, table: &str, cost: Duration, patience: Duration, now: Instant) -> Duration {
-        self.budget.spend(cost, now);
-        let Some(entry) = self.entries.get_mut(table) else { return patience };
-        let pause = (patience * 2u32.saturating_pow(entry.failures.min(16))).min(LONGEST).max(cost * REST);
-        entry.failures += 1;
+    /// A table could not be captured, which took so long; gives when it is tried again.
+    pub(super) fn failed(&mut self, table: &str, cost: Duration, failure: Failure, now: Instant) -> Duration {
+        self.budget.spend(cost.min(MOST_CHARGED), now);
+        let rest = self.budget.rest(cost).max(cost * REST);
+        let Some(entry) = self.entries.get_mut(table) else { return PATIENCE };
+        let patience = match failure {
+            Failure::Innocent => PATIENCE,
+            Failure::Broken => PATIENCE * 2u32.saturating_pow(entry.failures.min(16)),
+            Failure::Lasting { patience } => patience * 2u32.saturating_pow(entry.failures.min(16)),
+        };
+        let pause = patience.min(LONGEST).max(rest);
+        if !matches!(failure, Failure::Innocent) {
+            entry.failures += 1;
+            entry.is_suspect = matches!(failure, Failure::Broken);
+        }
         entry.due = now + pause;
         entry.not_before = entry.due;
         pause
@@ -256,14 +288,38 @@ mod tests {
     fn who_fails_is_tried_again_ever_later() {
         let now = Instant::now();
         let mut schedule = captured(&["a"], MILLI, now);
-        let pauses: Vec<_> = (0..4).map(|_| schedule.failed("a", MILLI, PATIENCE, now).as_secs()).collect();
+        let pauses: Vec<_> = (0..4).map(|_| schedule.failed("a", MILLI, Failure::Broken, now).as_secs()).collect();
         assert_eq!(pauses, [15, 30, 60, 120]);
         schedule.tell("x_events", &["a"], now);
         assert_eq!(schedule.next(now + MILLI), Turn::Wait(Some(now + 120_000 * MILLI)), "also where it is told of");
         for _ in 0..40 {
-            schedule.failed("a", MILLI, PATIENCE, now);
+            schedule.failed("a", MILLI, Failure::Broken, now);
         }
-        assert_eq!(schedule.failed("a", MILLI, PATIENCE, now), LONGEST);
+        assert_eq!(schedule.failed("a", MILLI, Failure::Broken, now), LONGEST);
+    }
+
+    #[test]
+    fn who_may_have_brought_osquery_down_waits_also_after_the_next_registration() {
+        let now = Instant::now();
+        let mut schedule = captured(&["bad", "good"], MILLI, now);
+        schedule.failed("bad", MILLI, Failure::Broken, now);
+        schedule.failed("good", MILLI, Failure::Innocent, now);
+        schedule.follow(["bad", "good"].into_iter(), now + MILLI);
+        assert!(schedule.is_suspect("bad") && !schedule.is_suspect("good"));
+        assert_eq!(capture(schedule.next(now + MILLI)), Some(("good", vec![])));
+        schedule.done("good", MILLI, now + MILLI);
+        assert_eq!(schedule.next(now + MILLI), Turn::Wait(Some(now + PATIENCE)));
+        assert_eq!(schedule.failed("bad", MILLI, Failure::Broken, now + PATIENCE), 2 * PATIENCE, "later each time");
+    }
+
+    #[test]
+    fn a_capture_that_times_out_costs_its_own_table_and_not_the_others() {
+        let now = Instant::now();
+        let mut schedule = captured(&["slow", "other"], MILLI, now);
+        let pause = schedule.failed("slow", Duration::from_secs(30), Failure::Broken, now);
+        assert!(pause >= Duration::from_secs(2999), "{pause:?}");
+        schedule.tell("x_events", &["other"], now + MILLI);
+        assert_eq!(capture(schedule.next(now + 150 * MILLI)), Some(("other", vec!["x_events"])));
     }
 
     #[test]
