@@ -178,7 +178,11 @@ impl Namespace {
             self.site.feed.blind("stream_lagged", known.told_ns, Some(at_ns), 0, self.said("mounted more than could be told"));
         }
         if !heard.is_empty() {
-            let turns = heard.into_iter().flat_map(|notice| known.book.hear(notice, self.bounds.mounts)).collect();
+            let turns: Vec<_> = heard.into_iter().flat_map(|notice| known.book.hear(notice, self.bounds.mounts)).collect();
+            // What was doubted is told by that; what the table shows of the same number now is another matter.
+            for line in turns.iter().filter_map(|turn| turn.line.as_ref()) {
+                known.doubts.remove(&line.id);
+            }
             self.tell(turns, known).await;
             // The table may be older than some of them.
             lines = self.read(table, &mut known.rejected)?;

@@ -208,7 +208,7 @@ async fn mounts_without_end_keep_nothing_else_from_being_told() {
     beside(&site, async {
         heard.until(|heard| !heard.changes.is_empty()).await;
         apart.run(&["mount", "-t", "tmpfs", "other", &other]);
-        let script = format!("until [ -e {} ]; do mount -t tmpfs endless {at} && umount {at}; done", stop.display());
+        let script = format!("until [ -e {} ]; do mount -t tmpfs endless {at} && umount {at}; sleep 0.01; done", stop.display());
         let mut child =
             Command::new("nsenter").args(["--target", &apart.pid().to_string(), "--mount", "sh", "-c", &script]).spawn().unwrap();
         heard.until(|heard| heard.events.len() >= 50).await;
