@@ -192,8 +192,10 @@ impl Source for Mounts {
     async fn follow(&mut self, stop: CancellationToken) -> Result<(), SourceError> {
         let (events, mut seen) = mpsc::channel(1024);
         let lower = Lower::new(Sysfs::new(&self.config.root));
-        let witness =
-            Witness::start().inspect_err(|error| tracing::info!(%error, "the kernel does not tell who mounts")).ok().map(Arc::new);
+        let witness = Witness::start(&self.config.root)
+            .inspect_err(|error| tracing::info!(%error, "the kernel does not tell who mounts"))
+            .ok()
+            .map(Arc::new);
         let mut round = Round { lower, witness, events, containers: BTreeMap::new(), tasks: JoinSet::new() };
         let sinks = self.site.recorder.sinks().clone();
         let mut calls = Calls::new(sinks.of());
@@ -224,6 +226,9 @@ impl Source for Mounts {
             if !listed && round.lower.is_known() {
                 listed = true;
                 self.follow_containers(&mut round);
+            }
+            if let Some(witness) = &round.witness {
+                self.site.feed.hint(witness.hint());
             }
             for event in calls.settle(now()) {
                 sinks.of().push(&self.site.feed, event);

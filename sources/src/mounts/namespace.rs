@@ -114,6 +114,8 @@ impl Namespace {
         let table = watched(self.process.mountinfo()?, Interest::PRIORITY)?;
         // Heard of before it is read, so that nothing falls between.
         let notices = self.notices();
+        // Counted as long as it is followed.
+        let _left_out = self.witness.as_ref().filter(|_| notices.is_none()).map(|witness| witness.leave_out());
         let mut known = self.begin(table.get_ref(), notices.as_ref()).await?;
         loop {
             let doubted = known.doubted_until();

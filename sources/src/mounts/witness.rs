@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -30,6 +31,10 @@ const MOST: usize = 1024;
 const AT_ONCE: usize = 4096;
 /// The priority that comes before all others that are shared out.
 const FIRST: i32 = -20;
+/// Of root's groups of fanotify, which it shares with whoever else runs as root: this part, as one of.
+const SHARE: usize = 2;
+/// What the kernel allows unless it is told otherwise.
+const GROUPS: usize = 128;
 /// The thread is to end.
 const STOP: u64 = 0;
 
@@ -39,7 +44,14 @@ pub(super) struct Witness {
     shared: Arc<Shared>,
     next: AtomicU64,
     stop: OwnedFd,
+    /// Queues that there may be.
+    most: usize,
+    /// Held by each namespace that is followed without.
+    left_out: LeftOut,
 }
+
+/// A namespace that is not heard of, until this is dropped.
+pub(super) type LeftOut = Arc<()>;
 
 #[derive(Debug)]
 struct Shared {
@@ -66,9 +78,11 @@ pub(super) struct Watched {
 }
 
 impl Witness {
+    /// `root`: the host's.
+    ///
     /// # Errors
     /// Where the kernel has no such notices, or not for this process.
-    pub(super) fn start() -> io::Result<Self> {
+    pub(super) fn start(root: &Path) -> io::Result<Self> {
         // Asked here, so that nothing is begun in vain.
         fanotify::queue()?;
         let shared = Arc::new(Shared { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?, queues: Mutex::default() });
@@ -76,11 +90,34 @@ impl Witness {
         epoll::add(&shared.epoll, &stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)?;
         let its = Arc::clone(&shared);
         thread::Builder::new().name("mounts".into()).stack_size(256 << 10).spawn(move || its.run())?;
-        Ok(Self { shared, next: AtomicU64::new(STOP + 1), stop })
+        Ok(Self { shared, next: AtomicU64::new(STOP + 1), stop, most: share(root), left_out: LeftOut::default() })
+    }
+
+    /// Counts a namespace that is followed without being heard of.
+    pub(super) fn leave_out(&self) -> LeftOut {
+        Arc::clone(&self.left_out)
+    }
+
+    /// Tells an operator what is not heard, if anything.
+    pub(super) fn hint(&self) -> String {
+        match Arc::strong_count(&self.left_out) - 1 {
+            0 => String::new(),
+            n => format!(
+                "raise fs.fanotify.max_user_groups to hear who mounts in {n} more mount namespaces, of which only the table of mounts is \
+                 followed: of these groups {} are used at most, one for each namespace",
+                self.most
+            ),
+        }
     }
 
     /// Hears of a namespace from now on: an open `/proc/PID/ns/mnt`, which is not kept.
+    ///
+    /// # Errors
+    /// `EMFILE`: there are as many as there may be.
     pub(super) fn watch(&self, namespace: &OwnedFd) -> io::Result<Watched> {
+        if self.shared.queues().len() >= self.most {
+            return Err(rustix::io::Errno::MFILE.into());
+        }
         let fd = fanotify::queue()?;
         let id = NamespaceId::of(namespace)?;
         fanotify::watch(&fd, namespace)?;
@@ -91,6 +128,12 @@ impl Witness {
         epoll::add(&self.shared.epoll, &watched.queue.fd, epoll::EventData::new_u64(key), ONCE)?;
         Ok(watched)
     }
+}
+
+/// Groups that may be taken, by what the kernel allows.
+fn share(root: &Path) -> usize {
+    let allowed = std::fs::read_to_string(root.join("proc/sys/fs/fanotify/max_user_groups"));
+    allowed.ok().and_then(|allowed| allowed.trim().parse().ok()).unwrap_or(GROUPS) / SHARE
 }
 
 impl Drop for Witness {
@@ -235,4 +278,31 @@ pub(super) fn probe() -> io::Result<()> {
     let namespace = OwnedFd::from(std::fs::File::open("/proc/self/ns/mnt")?);
     NamespaceId::of(&namespace)?;
     fanotify::watch(fanotify::queue()?.as_fd(), &namespace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Needs a kernel that gives notice of mounts; says so where it does not.
+    #[test]
+    fn half_of_the_groups_is_left_to_others_and_whoever_gets_none_is_counted() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(share(root.path()), GROUPS / 2);
+        let file = root.path().join("proc/sys/fs/fanotify/max_user_groups");
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, "3\n").unwrap();
+        let witness = match Witness::start(root.path()) {
+            Ok(witness) => witness,
+            Err(error) => return eprintln!("not shown: this kernel does not tell who mounts ({error})"),
+        };
+        let namespace = OwnedFd::from(std::fs::File::open("/proc/self/ns/mnt").unwrap());
+        let first = witness.watch(&namespace).unwrap();
+        assert_eq!(witness.watch(&namespace).unwrap_err().raw_os_error(), Some(libc::EMFILE));
+        let left_out = witness.leave_out();
+        assert!(witness.hint().contains("in 1 more"), "{}", witness.hint());
+        drop((first, left_out));
+        assert_eq!(witness.hint(), "");
+        witness.watch(&namespace).unwrap();
+    }
 }
