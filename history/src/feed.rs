@@ -273,6 +273,7 @@ impl Feed {
     }
 
     fn gap(&self, cause: &str, detail: String) -> Gap {
+        debug_assert!(cause::ALL.contains(&cause), "{cause} is not among the causes that are documented");
         let (source, endpoint) = (self.0.source.into(), self.0.endpoint.to_string());
         Gap { source, endpoint, cause: cause.into(), from_ns: 0, to_ns: None, recovered: 0, detail }
     }
