@@ -78,8 +78,7 @@ impl Known {
     }
 
     /// Keeps what a notice may explain yet, and gives what is to be told. No notice tells of a remount.
-    fn settle(&mut self, turns: Vec<Turn>, grace: Duration) -> Vec<Turn> {
-        let now = Instant::now();
+    fn settle(&mut self, turns: Vec<Turn>, now: Instant, grace: Duration) -> Vec<Turn> {
         let before = std::mem::take(&mut self.doubts);
         let is_settled = |turn: &Turn| {
             let Some(id) = turn.line.as_ref().filter(|_| turn.change != MountChange::Remount).map(|line| line.id) else { return true };
@@ -191,7 +190,7 @@ impl Namespace {
         }
         let grace = if notices.is_some() && !is_lost { GRACE } else { Duration::ZERO };
         let turns = known.book.compare(&lines, at_ns);
-        let turns = known.settle(turns, grace);
+        let turns = known.settle(turns, Instant::now(), grace);
         let is_news = turns.iter().any(|turn| turn.change != MountChange::Remount);
         let doubted = known.doubts.values().min().map(Instant::elapsed).unwrap_or_default();
         known.told_ns = at_ns.saturating_sub(Nanos::try_from(doubted.as_nanos()).unwrap_or(Nanos::MAX));
@@ -265,4 +264,31 @@ fn read_whole(file: &OwnedFd, most: usize) -> io::Result<Vec<u8>> {
         }
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_mount_waits_for_its_own_notice_and_a_remount_for_none() {
+        let (inode, book) = (String::new(), Book::default());
+        let mut known = Known { inode, book, behind: BTreeMap::new(), rejected: 0, told_ns: 0, doubts: BTreeMap::new() };
+        let begun = Instant::now();
+        let mut settle = |after, shown: &[(i64, MountChange)]| {
+            let turn = |(id, change): &(i64, MountChange)| {
+                let line = parse(&format!("{id} 0 8:1 / / rw - ext4 /dev/a rw\n"), 1).0.into_values().next();
+                Turn { at_ns: 0, change: *change, line, by: None }
+            };
+            let told = known.settle(shown.iter().map(turn).collect(), begun + after, GRACE);
+            told.into_iter().filter_map(|turn| turn.line).map(|line| line.id).collect::<Vec<_>>()
+        };
+        use MountChange::{Mount, Remount, Unmount};
+        assert_eq!(settle(Duration::ZERO, &[(1, Remount), (2, Mount)]), [1]);
+        assert!(settle(GRACE / 2, &[(2, Mount), (3, Unmount)]).is_empty());
+        assert_eq!(settle(GRACE, &[(2, Mount), (3, Unmount)]), [2], "others that came later do not put it off");
+        // A notice told of it meanwhile.
+        assert!(settle(GRACE, &[]).is_empty());
+        assert!(settle(GRACE * 2, &[(3, Unmount)]).is_empty());
+    }
 }
