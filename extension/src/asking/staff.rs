@@ -108,3 +108,51 @@ fn fail(office: &Office, source: &'static str, why: &str, hint: &str) {
         own => own.iter().for_each(|feed| feed.failed(why, hint)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use mayfly_history::{
+        captures::{Captures, folder},
+        feed::Feeds,
+    };
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{config::Config, line::Line};
+
+    /// Begins once a file is there, and then breaks down.
+    fn begin(office: &Office) -> io::Result<Vec<JoinHandle<()>>> {
+        if !office.state_dir().join("ready").exists() {
+            return Err(io::Error::other("no instance is free"));
+        }
+        Ok(vec![thread::Builder::new().name("breaks".into()).spawn(|| panic!("as the test wants it"))?])
+    }
+
+    #[test]
+    fn a_job_that_cannot_begin_says_why_and_begins_later_and_one_that_breaks_down_says_so() {
+        let dir = TempDir::new().unwrap();
+        let config = Config::default();
+        let (captures, _) = Captures::open(&folder(dir.path()), &config.store, config.redaction()).unwrap();
+        let feeds = Feeds::default();
+        let office = Office::new(config, dir.path(), Line::new("/nowhere"), feeds.clone(), captures);
+        let jobs = vec![Job { source: "triggers", start: begin, threads: None }];
+        let mut staff = Staff { jobs, push: Some(Push::default()), again_at: Instant::now() };
+        let feed = feeds.feed("triggers", "one");
+        staff.look_after(&office);
+        assert!(feed.status().last_error.contains("no instance is free"), "{:?}", feed.status());
+        std::fs::write(dir.path().join("ready"), "").unwrap();
+        staff.look_after(&office);
+        assert!(staff.jobs[0].threads.is_none(), "not at once");
+        staff.again_at = Instant::now();
+        staff.look_after(&office);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !feed.status().last_error.contains("the thread breaks panicked") {
+            assert!(Instant::now() < deadline, "{:?}", feed.status());
+            thread::yield_now();
+            staff.look_after(&office);
+        }
+        assert_eq!(feed.status().state, "failed");
+    }
+}
