@@ -38,6 +38,12 @@ pub trait Source: Send {
     /// Called again on the same value after an `Err`, and after a `stop` that only meant that the socket was replaced; whoever has to
     /// know when the stream broke keeps that in `self`. Says [`Feed::running`] as soon as it sees events; `waiting` and `failed` are the supervisor's.
     fn follow(&mut self, stop: CancellationToken) -> impl Future<Output = Result<(), SourceError>> + Send;
+
+    /// Whether it begins by telling all that there is. One of the host that does begins anew when what it told was lost; another would
+    /// only lose more by that.
+    fn lists(&self) -> bool {
+        true
+    }
 }
 
 /// What a source needs to follow one endpoint, or the host.
@@ -107,11 +113,16 @@ const HOST_SOURCES: &[HostSource] = &[
 /// [`Source`], for a trait object.
 trait Follow: Send {
     fn follow_on(&mut self, stop: CancellationToken) -> Pin<Box<dyn Future<Output = Result<(), SourceError>> + Send + '_>>;
+    fn lists(&self) -> bool;
 }
 
 impl<S: Source> Follow for S {
     fn follow_on(&mut self, stop: CancellationToken) -> Pin<Box<dyn Future<Output = Result<(), SourceError>> + Send + '_>> {
         Box::pin(self.follow(stop))
+    }
+
+    fn lists(&self) -> bool {
+        Source::lists(self)
     }
 }
 
@@ -233,15 +244,18 @@ async fn tend(open: fn(Site) -> Box<dyn Follow>, site: Site, hint: String, mut p
         }
         let began = Instant::now();
         let run = stop.child_token();
-        let mut is_stale = false;
+        let mut stale_since = None;
+        // Those of an endpoint ask it for all that there is.
+        let begins_anew = site.endpoint.is_empty() && source.lists();
         let outcome = {
             let mut following = AssertUnwindSafe(source.follow_on(run.clone())).catch_unwind();
             tokio::select! {
                 outcome = &mut following => Some(outcome),
-                // One of the host begins by telling all that there is; those of an endpoint ask it for that.
-                _ = site.feed.resync_wanted(), if site.endpoint.is_empty() => {
+                since_ns = site.feed.resync_wanted(), if begins_anew => {
                     tracing::info!(source = site.name(), "what it told was lost on its way; it begins anew");
-                    is_stale = true;
+                    // What is unread is thrown away with it.
+                    site.feed.blind_until_running("stream_lagged", "what it told was lost on its way; it begins anew");
+                    stale_since = Some(since_ns);
                     run.cancel();
                     tokio::time::timeout(STOP_WITHIN, following).await.ok().filter(|outcome| !matches!(outcome, Ok(Ok(()))))
                 }
@@ -252,8 +266,8 @@ async fn tend(open: fn(Site) -> Box<dyn Follow>, site: Site, hint: String, mut p
                 }
             }
         };
-        if is_stale {
-            source = open(site.clone());
+        if let Some(since_ns) = stale_since {
+            source = open(Site { recorder: site.recorder.blind_from(since_ns), ..site.clone() });
         }
         if began.elapsed() >= HEALTHY_AFTER {
             backoff = Backoff::default();

@@ -106,13 +106,11 @@ async fn a_defect_of_the_supervision_itself_is_not_survived() {
 }
 
 /// Notes how often it was begun.
-struct Calm(Feed);
-
-static BEGUN: AtomicUsize = AtomicUsize::new(0);
+struct Calm(Feed, &'static AtomicUsize);
 
 impl Source for Calm {
     async fn follow(&mut self, stop: CancellationToken) -> Result<(), SourceError> {
-        BEGUN.fetch_add(1, Ordering::SeqCst);
+        self.1.fetch_add(1, Ordering::SeqCst);
         self.0.running();
         stop.cancelled().await;
         Ok(())
@@ -121,6 +119,7 @@ impl Source for Calm {
 
 #[tokio::test]
 async fn a_socket_is_awaited_and_followed_anew_when_it_is_another() {
+    static BEGUN: AtomicUsize = AtomicUsize::new(0);
     let root = tempfile::tempdir().unwrap();
     let socket = root.path().join("run/docker.sock");
     let site = site(&discover::endpoint(&socket));
@@ -128,7 +127,7 @@ async fn a_socket_is_awaited_and_followed_anew_when_it_is_another() {
     let stop = CancellationToken::new();
     let places = Places::at(root.path(), [socket.clone()], &[]);
     let (send, present) = watch::channel(sockets::look(&places));
-    let tending = tend(|site| Box::new(Calm(site.feed)), site, "not yet".into(), present, stop.clone());
+    let tending = tend(|site| Box::new(Calm(site.feed, &BEGUN)), site, "not yet".into(), present, stop.clone());
     let work = async {
         until(|| feed.status().hint == "not yet").await;
         assert_eq!(feed.status().state, "waiting");
@@ -149,23 +148,66 @@ async fn a_socket_is_awaited_and_followed_anew_when_it_is_another() {
 
 #[tokio::test]
 async fn a_source_of_the_host_begins_anew_when_what_it_told_was_lost() {
-    static OPENED: AtomicUsize = AtomicUsize::new(0);
+    static BEGUN: AtomicUsize = AtomicUsize::new(0);
     let site = site("");
     let (feed, stop) = (site.feed.clone(), CancellationToken::new());
     let (_send, present) = watch::channel(Present::new());
     let open = |site: Site| -> Box<dyn Follow> {
-        OPENED.fetch_add(1, Ordering::SeqCst);
-        Box::new(Calm(site.feed))
+        let is_again = BEGUN.load(Ordering::SeqCst) > 0;
+        assert_eq!(site.recorder.blind_since(), is_again.then_some(7), "what vanished since ends at an unknown time");
+        Box::new(Calm(site.feed, &BEGUN))
     };
     let tending = tend(open, site, String::new(), present, stop.clone());
     let work = async {
         until(|| feed.status().state == "running").await;
         feed.want_resync(7);
-        until(|| OPENED.load(Ordering::SeqCst) == 2).await;
+        let mut gaps = Vec::new();
+        let deadline = Instant::now() + SOON;
+        while gaps.len() < 2 {
+            assert!(Instant::now() < deadline, "{gaps:?}");
+            gaps.extend(feed.take_gaps());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(gaps.iter().all(|gap| gap.cause == "stream_lagged" && gap.from_ns == gaps[0].from_ns), "{gaps:?}");
+        assert_eq!(gaps.iter().map(|gap| gap.to_ns.is_some()).collect::<Vec<_>>(), [false, true], "it begins and ends");
         stop.cancel();
     };
     tokio::join!(tending, work);
-    assert_eq!(feed.status().restarts, 0);
+    assert_eq!((feed.status().restarts, BEGUN.load(Ordering::SeqCst)), (0, 2));
+}
+
+/// Hears what happens and can list nothing.
+struct Listener(Calm);
+
+impl Source for Listener {
+    fn follow(&mut self, stop: CancellationToken) -> impl Future<Output = Result<(), SourceError>> + Send {
+        self.0.follow(stop)
+    }
+
+    fn lists(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_has_nothing_to_list_goes_on_when_what_it_told_was_lost() {
+    static BEGUN: AtomicUsize = AtomicUsize::new(0);
+    let site = site("");
+    let (feed, stop) = (site.feed.clone(), CancellationToken::new());
+    let (_send, present) = watch::channel(Present::new());
+    let open = |site: Site| -> Box<dyn Follow> { Box::new(Listener(Calm(site.feed, &BEGUN))) };
+    feed.want_resync(7);
+    let tending = tend(open, site, String::new(), present, stop.clone());
+    let work = async {
+        until(|| feed.status().state == "running").await;
+        // By now the supervisor has had its turn.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+    };
+    tokio::join!(tending, work);
+    assert_eq!((BEGUN.load(Ordering::SeqCst), feed.take_gaps()), (1, Vec::new()));
 }
 
 /// Panics once, then works.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::Feed;
-use crate::time::Nanos;
+use crate::time::{Nanos, now};
 
 /// Without a loss for this long, one is over.
 const OVER_AFTER: Nanos = 1_000_000_000;
@@ -24,35 +24,54 @@ pub(super) struct Losses {
     waker: Option<Waker>,
 }
 
+impl Losses {
+    fn was_asked(&self, now_ns: Nanos) -> bool {
+        self.asked_ns.is_some_and(|asked| is_soon(asked, now_ns, AGAIN_AFTER))
+    }
+
+    /// More is missing; it is asked for when that is over.
+    fn miss(&mut self, since_ns: Nanos, now_ns: Nanos) {
+        self.missed = Some((self.missed.map_or(since_ns, |(first, _)| first.min(since_ns)), now_ns));
+    }
+
+    fn ask(&mut self, since_ns: Nanos, now_ns: Nanos) {
+        self.asked_ns = Some(now_ns);
+        self.wanted = Some(self.wanted.map_or(since_ns, |since| since.min(since_ns)));
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+fn is_soon(then_ns: Nanos, now_ns: Nanos, pause: Nanos) -> bool {
+    (0..pause).contains(&now_ns.saturating_sub(then_ns))
+}
+
 impl Feed {
     /// Something was lost after the source had told it, so that what is known of its containers may be wrong.
     pub fn miss(&self, now_ns: Nanos) {
-        let mut losses = self.losses();
-        let first = losses.missed.map_or(now_ns, |(first, _)| first);
-        losses.missed = Some((first, now_ns));
+        self.losses().miss(now_ns, now_ns);
     }
 
     /// Asks the source for all that exists if something was lost, once that is over.
     pub(crate) fn mend(&self, now_ns: Nanos) {
         let mut losses = self.losses();
-        let is_soon = |then: Nanos, pause: Nanos| (0..pause).contains(&now_ns.saturating_sub(then));
         if let Some((first, last)) = losses.missed
-            && !is_soon(last, OVER_AFTER)
-            && !losses.asked_ns.is_some_and(|asked| is_soon(asked, AGAIN_AFTER))
+            && !is_soon(last, now_ns, OVER_AFTER)
+            && !losses.was_asked(now_ns)
         {
             losses.missed = None;
-            losses.asked_ns = Some(now_ns);
-            drop(losses);
-            self.want_resync(first);
+            losses.ask(first, now_ns);
         }
     }
 
-    /// Asks the source for all that exists: of what it told since then, something is missing.
+    /// Asks the source for all that exists, at once unless it was asked a moment ago: of what it told since then, something is missing.
     pub fn want_resync(&self, since_ns: Nanos) {
-        let mut losses = self.losses();
-        losses.wanted = Some(losses.wanted.map_or(since_ns, |since| since.min(since_ns)));
-        if let Some(waker) = losses.waker.take() {
-            waker.wake();
+        let (mut losses, now_ns) = (self.losses(), now());
+        if losses.was_asked(now_ns) {
+            losses.miss(since_ns, now_ns);
+        } else {
+            losses.ask(since_ns, now_ns);
         }
     }
 
@@ -125,5 +144,17 @@ mod tests {
         assert_eq!(asked.as_mut().poll(&mut context), Poll::Pending, "it was asked a moment ago");
         feed.mend(113 * S);
         assert_eq!(asked.as_mut().poll(&mut context), Poll::Ready(104 * S));
+    }
+
+    #[test]
+    fn a_store_that_fails_again_and_again_asks_not_too_often() {
+        let feed = Feed::new("docker", "");
+        feed.want_resync(7);
+        assert_eq!(feed.take_resync(), Some(7));
+        feed.want_resync(8);
+        feed.want_resync(9);
+        assert_eq!(feed.take_resync(), None, "it was asked a moment ago");
+        feed.mend(now() + AGAIN_AFTER);
+        assert_eq!(feed.take_resync(), Some(8), "nothing is forgotten");
     }
 }

@@ -90,6 +90,8 @@ pub struct Recorder {
 pub struct Handle {
     sinks: Sinks,
     shared: Arc<Shared>,
+    /// Where the source that has it begins anew.
+    anew_since: Option<Nanos>,
 }
 
 /// What the recorder's thread shares with its handles.
@@ -160,7 +162,7 @@ impl Recorder {
             worker::Beginning { dir, store, events, history, lanes, tables, redaction, notes, writer: opened.writer, kept, blind_since };
         let worker = worker::Worker::begin(beginning, shared.clone(), sinks.clone());
         let thread = thread::Builder::new().name("recorder".into()).spawn(move || vital(|| worker.run())).map_err(RecorderError::Thread)?;
-        Ok(Self { handle: Handle { sinks, shared }, thread })
+        Ok(Self { handle: Handle { sinks, shared, anew_since: None }, thread })
     }
 
     pub fn handle(&self) -> Handle {
@@ -181,7 +183,7 @@ impl Recorder {
 impl Handle {
     /// A handle without a recorder behind it, whose sinks the caller drains: to watch what a source pushes.
     pub fn detached(sinks: Sinks) -> Self {
-        Self { sinks, shared: Arc::default() }
+        Self { sinks, shared: Arc::default(), anew_since: None }
     }
 
     pub fn sinks(&self) -> &Sinks {
@@ -212,7 +214,13 @@ impl Handle {
     /// When the recorder before this one was last known alive; `None` if this is the first. The recorder itself writes
     /// the gap `recorder_down`; sources use it to mark what they recover.
     pub fn blind_since(&self) -> Option<Nanos> {
-        self.shared.blind_since
+        self.anew_since.or(self.shared.blind_since)
+    }
+
+    /// For a source that begins anew while the recorder goes on: of what it told since then, something is missing.
+    #[must_use]
+    pub fn blind_from(&self, since_ns: Nanos) -> Self {
+        Self { anew_since: Some(since_ns), ..self.clone() }
     }
 
     /// Which container a cgroup, a network namespace or an id belongs to.

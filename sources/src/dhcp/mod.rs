@@ -84,6 +84,11 @@ impl Source for Dhcp {
         self.sight.lose();
         ended.map_err(|reason| SourceError::Host { attempt: "read DHCP packets".into(), reason })
     }
+
+    /// The wire tells what happens, never what is.
+    fn lists(&self) -> bool {
+        false
+    }
 }
 
 /// One life of the socket.
