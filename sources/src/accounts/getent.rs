@@ -48,6 +48,14 @@ pub(crate) enum Silent {
     Nonsense { program: String, uid: u32 },
 }
 
+impl Silent {
+    /// Whether there is nobody to be asked. Too many processes, or a program that is just being replaced, say nothing of the next time.
+    pub(crate) fn is_for_good(&self) -> bool {
+        use io::ErrorKind::{NotFound, PermissionDenied};
+        matches!(self, Self::Start { reason, .. } if matches!(reason.kind(), NotFound | PermissionDenied))
+    }
+}
+
 /// The name and the fields of the user of that id; `None` where the name service knows none.
 pub(crate) async fn ask(program: Arc<Path>, uid: u32) -> Result<Option<(String, PasswdLine)>, Silent> {
     let failed = {
@@ -121,6 +129,8 @@ fn end(child: &mut Child) {
 
 #[cfg(test)]
 mod tests {
+    use rustix::io::Errno;
+
     use super::*;
     use crate::accounts::tests::script;
 
@@ -156,7 +166,9 @@ mod tests {
             }
         }
         let error = ask(Path::new("/nowhere/getent").into(), 7).await.unwrap_err();
-        assert!(matches!(error, Silent::Start { .. }), "{error}");
+        assert!(matches!(error, Silent::Start { .. }) && error.is_for_good(), "{error}");
+        let is_for_good = |errno: Errno| Silent::Start { program: String::new(), reason: errno.into() }.is_for_good();
+        assert_eq!([Errno::ACCESS, Errno::AGAIN, Errno::NOMEM, Errno::TXTBSY].map(is_for_good), [true, false, false, false]);
     }
 
     /// Empty of a process that ended, also while nobody has asked for its status.

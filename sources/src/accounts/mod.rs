@@ -183,7 +183,7 @@ impl<'a> Following<'a> {
                 () = changed.notified() => self.follow_containers(),
                 () = seen.notified() => self.accounts.look_at_seen(),
                 answer = self.accounts.names.answer() => self.accounts.names.take(answer),
-                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.accounts.names.look_again(),
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.accounts.names.look_again(Instant::now()),
             }
         }
     }

@@ -127,14 +127,21 @@ impl NameService {
     }
 
     /// Asks again for those who were not asked for in a long while.
-    pub(crate) fn look_again(&mut self) {
-        let due: Vec<_> = self.named.iter().filter(|(_, named)| named.asked.elapsed() >= ASK_AGAIN_AFTER).map(|(uid, _)| *uid).collect();
+    pub(crate) fn look_again(&mut self, now: Instant) {
+        // Their next time is counted from now, however long the answer takes, and whether or not there is room for the question.
+        let is_due = |named: &Named| now.saturating_duration_since(named.asked) >= ASK_AGAIN_AFTER;
+        let renew = |(uid, named): (&u32, &mut Named)| {
+            named.asked = now;
+            *uid
+        };
+        let due: Vec<_> = self.named.iter_mut().filter(|(_, named)| is_due(named)).map(renew).collect();
         due.into_iter().for_each(|uid| self.want(Question { uid, at_ns: None }));
         self.start();
     }
 
     /// When [`Self::look_again`] has something to do; `None`: never.
     pub(crate) fn due(&self) -> Option<Instant> {
+        self.program.as_ref()?;
         self.named.values().map(|named| named.asked + ASK_AGAIN_AFTER).min()
     }
 
@@ -191,7 +198,7 @@ impl NameService {
             }
             Err(silent) => {
                 self.site.feed.complain(chain(&silent));
-                if matches!(silent, Silent::Start { .. }) {
+                if silent.is_for_good() {
                     tracing::warn!(error = chain(&silent), "the name service is not asked any more");
                     self.program = None;
                 }

@@ -267,6 +267,30 @@ async fn what_the_name_service_says_no_longer_ends_when_a_process_shows_it() {
 }
 
 #[tokio::test]
+async fn whoever_is_asked_for_again_is_due_only_after_another_while() {
+    let program = script("echo 'ann:x:7:7:::'");
+    let host = Host::asking(Some(program.path().join("getent")));
+    host.site.recorder.seen_users().on_seen(|| ());
+    let mut names = NameService::new(host.site.clone(), &host.site.config.accounts);
+    host.show(7, 2, 0);
+    names.look(|_| false);
+    let answer = names.answer().await;
+    names.take(answer);
+
+    let first = names.due().unwrap();
+    names.look_again(first);
+    assert!(names.due().unwrap() > first, "the question is out, and its time has come once");
+    let answer = names.answer().await;
+    names.take(answer);
+
+    fs::remove_file(program.path().join("getent")).unwrap();
+    names.look_again(names.due().unwrap());
+    let answer = names.answer().await;
+    names.take(answer);
+    assert_eq!(names.due(), None, "there is nobody to be asked");
+}
+
+#[tokio::test]
 async fn a_name_service_that_fails_once_is_asked_again() {
     let program = script("echo . >> \"$0.asked\"; [ $(wc -l < \"$0.asked\") = 1 ] && exit 1; echo 'ann:x:7:7:::'");
     let root = tempfile::tempdir().unwrap();
