@@ -79,6 +79,6 @@ impl Sysfs {
 }
 
 /// The folder of the disk that a partition's folder lies in, or the disk's own.
-fn disk(folder: &Path) -> &Path {
+pub(super) fn disk(folder: &Path) -> &Path {
     folder.parent().filter(|_| folder.join("partition").exists()).unwrap_or(folder)
 }

@@ -11,6 +11,7 @@ mod superblock;
 mod sysfs;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod uevent;
 
 use std::path::PathBuf;
@@ -19,7 +20,10 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use self::session::Session;
-pub(crate) use self::sysfs::{Bottom, Sysfs, read};
+pub(crate) use self::{
+    sysfs::{Bottom, Sysfs, read},
+    turns::LOOK_WITHIN,
+};
 use crate::{
     error::SourceError,
     sight::Sight,

@@ -23,7 +23,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{inventory::Inventory, superblock::Name, sysfs::Sysfs, uevent::parse};
+use super::{inventory::Inventory, superblock::Name, sysfs::Sysfs, turns::LOOK_WITHIN, uevent::parse};
 use crate::{
     netlink::{LONGEST, receive},
     readable::readable,
@@ -36,8 +36,6 @@ const EVIDENCE: &str = "devices";
 pub(super) const KERNEL: u32 = 1;
 /// Room for the messages of some thousand devices at once.
 const RECEIVE_BUFFER: usize = 4 << 20;
-/// A look into a device may take this long; one that hangs tells nothing.
-const LOOK_WITHIN: Duration = Duration::from_secs(3);
 /// After a number that is missing; by then the messages that are on their way have come.
 const CHECK_AFTER: Duration = Duration::from_secs(1);
 /// What is not true then must still not be true after this.

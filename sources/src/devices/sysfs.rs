@@ -5,14 +5,19 @@
 use std::{
     fs::{self, File},
     io::Read,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
 use mayfly_history::device::Hardware;
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
 
-use super::superblock::{self, Name};
+use super::{
+    look::disk,
+    superblock::{self, Name},
+    turns::turn,
+};
 
 /// Layers (partitions, LVM, LUKS, loop devices) that are followed at most.
 const DEEPEST: usize = 12;
@@ -137,10 +142,20 @@ impl Sysfs {
     }
 
     fn read_name(&self, folder: &Path) -> Option<Name> {
-        let device = openat(CWD, self.root.join(name(folder)?.strip_prefix('/')?), FLAGS, Mode::empty()).ok()?;
+        let _turn = turn(disk(folder))?;
+        // Whoever partitions or formats a disk locks the whole of it first, as systemd asks them to, and fails where others have it open.
+        let whole = self.open(disk(folder));
+        if whole.as_ref().is_some_and(|whole| flock(whole, FlockOperation::NonBlockingLockShared).is_err()) {
+            return None;
+        }
+        let device = self.open(folder)?;
         let mut bytes = Vec::with_capacity(superblock::LENGTH);
         File::from(device).take(superblock::LENGTH as u64).read_to_end(&mut bytes).ok()?;
         superblock::name(&bytes)
+    }
+
+    fn open(&self, folder: &Path) -> Option<OwnedFd> {
+        openat(CWD, self.root.join(name(folder)?.strip_prefix('/')?), FLAGS, Mode::empty()).ok()
     }
 
     /// What udev keeps of a block device.

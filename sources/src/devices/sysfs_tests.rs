@@ -85,6 +85,10 @@ fn a_filesystem_is_named_by_udev_or_by_its_own_bytes() {
     fs::create_dir_all(host.path("dev")).unwrap();
     fs::write(host.path("dev/sdb1"), bytes).unwrap();
     assert_eq!(sysfs(&host).filesystem("8:17", &folder).label, "pool");
+    let disk = File::create(host.path("dev/sdb")).unwrap();
+    flock(&disk, FlockOperation::LockExclusive).unwrap();
+    assert_eq!(sysfs(&host).filesystem("8:17", &folder), Name::default(), "somebody works at the disk");
+    drop(disk);
     host.write("run/udev/data/b8:17", "E:ID_FS_UUID=ABCD-EF01\nE:ID_FS_LABEL=STICK\nE:ID_FS_TYPE=vfat");
     let found = Name { kind: "vfat".into(), uuid: "ABCD-EF01".into(), label: "STICK".into() };
     assert_eq!(sysfs(&host).filesystem("8:17", &folder), found);

@@ -1,7 +1,5 @@
 //! What is told of the mounts of a namespace: changes of facts, and events.
 
-use std::time::Duration;
-
 use mayfly_history::{
     Change, Fact, Nanos,
     container::ContainerKey,
@@ -15,12 +13,10 @@ use super::{
     mountinfo::Line,
     namespace::{Known, Namespace},
 };
-use crate::supervise::Site;
+use crate::{devices::LOOK_WITHIN, supervise::Site};
 
 /// Who saw what is told here.
 pub(super) const EVIDENCE: &str = "mounts";
-/// A look into a device may take this long; one that hangs tells nothing.
-const LOOK_WITHIN: Duration = Duration::from_secs(3);
 
 impl Namespace {
     /// What is behind mounts that are new, each in its turn.
