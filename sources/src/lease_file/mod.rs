@@ -10,7 +10,12 @@ mod parse;
 mod shelf;
 mod watch;
 
-use std::{io, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +33,9 @@ use crate::{
 const SETTLE: Duration = Duration::from_millis(50);
 /// A lease that vanished is looked for again after this.
 const DOUBT: Duration = Duration::from_millis(200);
+/// Reading takes this part of the time at most.
+const REST: u32 = 9;
+const LONGEST_REST: Duration = Duration::from_secs(10);
 
 /// Follows the lease files.
 #[derive(Debug)]
@@ -47,28 +55,56 @@ impl Source for LeaseFiles {
     async fn follow(&mut self, stop: CancellationToken) -> Result<(), SourceError> {
         let failed = |reason| SourceError::Host { attempt: "watch the directories of lease files".into(), reason };
         let mut watch = Watch::new(&self.site.config.lease_file.paths).map_err(failed)?;
-        let mut shelf = Shelf::new(self.site.clone(), self.sight.blind_since());
+        let shelf = Shelf::new(self.site.clone(), self.sight.blind_since());
         watch.arm().map_err(failed)?;
-        let mut doubts = shelf.look(&watch.files());
+        let looked = look(shelf, watch.files()).await.map_err(failed)?;
         self.site.feed.running();
         self.sight.regain(&self.site, "of leases that came and went meanwhile nothing is known");
-        let follow = async {
-            loop {
-                if doubts {
-                    // Whatever is told meanwhile waits.
-                    tokio::time::sleep(DOUBT).await;
-                } else {
-                    watch.changed().await?;
-                    tokio::time::sleep(SETTLE).await;
-                }
-                watch.arm()?;
-                doubts = shelf.look(&watch.files());
-            }
-        };
-        let ended: Option<io::Result<()>> = stop.run_until_cancelled(follow).await;
+        let ended = run(watch, looked, &stop).await;
         self.sight.lose();
-        ended.unwrap_or(Ok(())).map_err(failed)
+        ended.map_err(failed)
     }
+}
+
+/// How a look at all files went.
+struct Looked {
+    shelf: Shelf,
+    /// A lease vanished, so that it is to be looked for again.
+    doubts: bool,
+    took: Duration,
+}
+
+/// Reads what changed; the files of a large server take long, and the other sources go on meanwhile.
+async fn look(mut shelf: Shelf, present: BTreeSet<PathBuf>) -> io::Result<Looked> {
+    let look = move || {
+        let begun = Instant::now();
+        let doubts = shelf.look(&present);
+        Looked { shelf, doubts, took: begun.elapsed() }
+    };
+    tokio::task::spawn_blocking(look).await.map_err(io::Error::other)
+}
+
+async fn run(mut watch: Watch, mut looked: Looked, stop: &CancellationToken) -> io::Result<()> {
+    while let Some(due) = stop.run_until_cancelled(is_due(&mut watch, &looked)).await {
+        due?;
+        watch.arm()?;
+        // It is not left alone by a stop: what it tells would mix with what the source tells when it begins again.
+        looked = look(looked.shelf, watch.files()).await?;
+    }
+    Ok(())
+}
+
+/// Waits until there is something to be looked at.
+async fn is_due(watch: &mut Watch, last: &Looked) -> io::Result<()> {
+    tokio::time::sleep((last.took * REST).min(LONGEST_REST)).await;
+    if last.doubts {
+        // Whatever is told meanwhile waits.
+        tokio::time::sleep(DOUBT).await;
+    } else {
+        watch.changed().await?;
+        tokio::time::sleep(SETTLE).await;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
