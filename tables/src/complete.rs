@@ -49,8 +49,21 @@ impl Blindness {
         // The same start on both sides of a gap bridges it.
         relevant().filter(|gap| covers(gap, instant)).all(|gap| {
             let ended = interval.to.unwrap_or(Nanos::MAX);
-            interval.from < gap.from_ns && gap.to_ns.is_some_and(|seen_again| seen_again < ended)
+            interval.from < gap.from_ns && seen_again(gap, &relevant).is_some_and(|seen_again| seen_again < ended)
         })
+    }
+}
+
+/// When somebody looked again after a gap: those that overlap are one. `None`: nobody has.
+fn seen_again<'g, G: Iterator<Item = &'g Gap>>(gap: &Gap, all: impl Fn() -> G) -> Option<Nanos> {
+    let mut until = gap.to_ns?;
+    loop {
+        let further = all().filter(|other| other.from_ns <= until).map(|other| other.to_ns.unwrap_or(Nanos::MAX)).max();
+        match further {
+            Some(Nanos::MAX) => return None,
+            Some(further) if further > until => until = further,
+            _ => return Some(until),
+        }
     }
 }
 
@@ -127,5 +140,13 @@ mod tests {
         let recorder = Gap { source: "recorder".into(), endpoint: String::new(), ..gap(100, Some(200)) };
         assert!(complete(vec![other_endpoint, other_source], (120, Some(150), "die"), None));
         assert!(!complete(vec![recorder], (120, Some(150), "die"), None));
+    }
+
+    #[test]
+    fn gaps_that_overlap_are_one() {
+        let two = || vec![gap(100, Some(200)), gap(190, Some(300))];
+        assert!(!complete(two(), (50, Some(250), "unknown"), Some(150)), "nobody saw it between the two");
+        assert!(complete(two(), (50, Some(400), "die"), Some(150)), "it was seen after both");
+        assert!(!complete(vec![gap(100, Some(200)), gap(190, None)], (50, None, ""), Some(150)), "nobody has looked since");
     }
 }
