@@ -36,6 +36,7 @@ impl Manager {
         let (input, output) = (child.stdin.take().ok_or("no input")?, child.stdout.take().ok_or("no output")?);
         let mut manager = Self { dir, child, input, output: BufReader::new(output) };
         manager.read()?;
+        manager.ask(&json!({ "do": "open" }))?;
         Ok(manager)
     }
 
