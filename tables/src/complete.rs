@@ -49,7 +49,7 @@ impl Blindness {
         // The same start on both sides of a gap bridges it.
         relevant().filter(|gap| covers(gap, instant)).all(|gap| {
             let ended = interval.to.unwrap_or(Nanos::MAX);
-            interval.from < gap.from_ns && seen_again(gap, &relevant).is_some_and(|seen_again| seen_again < ended)
+            interval.from < gap.from_ns && seen_again(gap, relevant).is_some_and(|seen_again| seen_again < ended)
         })
     }
 }
