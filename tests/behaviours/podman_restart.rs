@@ -57,7 +57,8 @@ fn what_podman_did_without_its_service_is_recovered() -> Result<()> {
         verdict.check(code == Some(i64::try_from(n % 4)?), "die with a wrong exit code", || format!("{name}: {code:?}"));
     }
     report(&format!("podman: {recovered} events recovered of {runs} containers"));
-    verdict.check(recovered >= 6 * 4, "too few events say that they are recovered", || recovered.to_string());
+    // Of six that ended meanwhile four were on their way: at least their die and destroy, and two whole.
+    verdict.check(recovered >= 4 * 2 + 2 * 4, "too few events say that they are recovered", || recovered.to_string());
     let gaps = mayfly.query("SELECT * FROM recorder_gaps WHERE source = 'podman' AND cause = 'daemon_down' AND gap_to_ns > gap_from_ns")?;
     verdict.check(gaps.len() == 1, format!("{} gaps of Podman instead of one", gaps.len()), || format!("{gaps:?}"));
     let open = mayfly.query("SELECT * FROM container_history WHERE valid_to_ns IS NULL AND name LIKE 'job-%'")?;

@@ -60,10 +60,10 @@ impl ToSql for Owned {
     }
 }
 
-/// The stored columns of a record, after the given ones.
+/// The stored columns of a record, after the given ones: those that are joined when they are read have no value of their own.
 fn values<R>(first: impl IntoIterator<Item = Owned>, columns: &[Column<R>], record: &R) -> Vec<Owned> {
     let mut values: Vec<Owned> = first.into_iter().collect();
-    for column in columns {
+    for column in columns.iter().filter(|column| column.joined.is_none()) {
         column.visit(record, &mut |cell| {
             values.push(match cell {
                 Cell::Null => Owned::Null,

@@ -70,10 +70,10 @@ fn while_osquery_is_away_nobody_looks_and_the_gap_says_so() {
     host.kill_osquery();
     until("noticed", || host.texts(gaps) == ["0", "1"]);
     let away = now();
-    host.start_osquery();
-    host.put("things", columns, json!([["after"]]));
-    // It was registered with before the table was there: that is what an upgrade of osquery looks like from outside.
-    host.osqueryd.ask(&json!({"do": "forget"}));
+    let put = json!({"do": "put", "table": "things", "columns": columns, "rows": [["after"]]});
+    host.start_osquery(|osqueryd| {
+        osqueryd.ask(&put);
+    });
     until("seen again", || host.texts("SELECT name FROM things_history WHERE valid_to IS NULL") == ["after"]);
     until("the gap ended", || host.texts(gaps).iter().all(|open| open == "0"));
     assert_eq!(host.texts("SELECT ended_reason FROM things_history WHERE name = 'before'"), ["unknown"]);
@@ -141,7 +141,7 @@ fn an_upgrade_of_osquery_that_adds_a_column_goes_on_with_the_same_history() {
     until("captured", || host.texts("SELECT name FROM things_history") == ["a"]);
     let before = now();
     host.kill_osquery();
-    host.start_osquery_with(|osqueryd| {
+    host.start_osquery(|osqueryd| {
         osqueryd
             .ask(&json!({"do": "put", "table": "things", "columns": [["name", "TEXT", 1], ["colour", "TEXT", 8]], "rows": [["a", "red"]]}));
     });

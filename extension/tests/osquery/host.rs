@@ -93,12 +93,8 @@ impl Host {
         self.osqueryd.kill();
     }
 
-    pub(crate) fn start_osquery(&mut self) {
-        self.osqueryd = self.place.manager(&[]);
-    }
-
     /// Starts an osquery that `prepare` has given tables before anybody can register.
-    pub(crate) fn start_osquery_with(&mut self, prepare: impl FnOnce(&mut Osqueryd)) {
+    pub(crate) fn start_osquery(&mut self, prepare: impl FnOnce(&mut Osqueryd)) {
         self.osqueryd = self.place.manager_closed(&[], |program| Command::new(program));
         prepare(&mut self.osqueryd);
         self.osqueryd.ask(&json!({"do": "open"}));
