@@ -1,6 +1,7 @@
 //! What follows from the evidence of an address now: its intervals, the expiries and conflicts that nobody tells, and when it changes by itself.
 
 use std::{
+    collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
     net::IpAddr,
 };
@@ -35,7 +36,7 @@ impl Outcome {
             }
         }
         outcome.found.retain(|(news, _)| news.0 >= now_ns - FINAL_AFTER && !address.told.contains(news));
-        outcome.spans = tenures.into_iter().flat_map(|(spans, _)| spans).collect();
+        outcome.spans = distinct(tenures.into_iter().flat_map(|(spans, _)| spans));
         outcome
     }
 
@@ -66,6 +67,19 @@ impl Outcome {
             self.found.push((news, told(LeaseAction::Conflict, since, point, second)));
         }
     }
+}
+
+/// The store has one interval of a name: of several that begin at once, the one that lasts longest.
+fn distinct(spans: impl Iterator<Item = Span>) -> Vec<Span> {
+    let lasts = |span: &Span| span.to_ns.unwrap_or(Nanos::MAX);
+    let mut distinct: BTreeMap<(Nanos, String), Span> = BTreeMap::new();
+    for span in spans {
+        let name = (span.from_ns, span.scope());
+        if distinct.get(&name).is_none_or(|known| lasts(&span) > lasts(known)) {
+            distinct.insert(name, span);
+        }
+    }
+    distinct.into_values().collect()
 }
 
 /// What the recorder found out itself, with the word that it follows from.

@@ -298,11 +298,11 @@ impl<'a> Tenure<'a> {
             let held: Vec<_> = claim.points.iter().filter(|p| matches!(p.word, Word::Held { .. })).collect();
             for (at, point) in claim.points.iter().enumerate() {
                 let is_held = matches!(point.word, Word::Held { .. });
-                let mut point = (*point).clone();
+                let mut point = Point::clone(point);
                 match held[..] {
                     // The first stands for the renewals that are forgotten, so that the last is no new lease.
-                    [_, .., before, _] if at == 0 => point.until_ns = before.until_ns,
-                    [.., last] if is_held && point != **last => continue,
+                    [_, .., before, _] if at == 0 => point = Point { time_ns: point.time_ns, word: point.word, ..Point::clone(before) },
+                    [.., last] if at > 0 && is_held && point != **last => continue,
                     _ => {}
                 }
                 points.push(point);
