@@ -49,7 +49,7 @@ pub(super) trait Lane: fmt::Debug + Send {
     /// Takes up what the recorder before this one kept of it.
     fn restore(&mut self, _value: &[u8]) {}
 
-    /// The store is empty: all that is known goes into it.
+    /// The store is empty, or lacks nobody knows what: all that is known goes into it.
     fn write_anew(&mut self, _desk: &mut Desk<'_>) {}
 }
 

@@ -30,9 +30,12 @@ impl TableList {
 
     /// Makes each table in the store, where it is not there.
     pub(super) fn open(&self, writer: &mut Writer) -> Result<Logs, StoreError> {
-        let open = |schema: &TableSchema| match schema.kind {
-            TableKind::History => writer.history(schema).map(Log::History),
-            TableKind::Events | TableKind::Live => writer.events(schema).map(Log::Events),
+        let open = |schema: &TableSchema| {
+            let log = match schema.kind {
+                TableKind::History => Log::History(writer.history(schema)?),
+                TableKind::Events | TableKind::Live => Log::Events(writer.events(schema)?),
+            };
+            Ok((schema.name, log))
         };
         self.0.iter().map(open).collect::<Result<_, _>>().map(Logs)
     }
@@ -46,18 +49,28 @@ enum Log {
 
 /// Where each table is in one store.
 #[derive(Debug)]
-pub(super) struct Logs(Vec<Log>);
+pub(super) struct Logs(Vec<(&'static str, Log)>);
 
 impl Logs {
+    /// What the table is called.
+    pub(super) fn name(&self, table: TableId) -> &'static str {
+        self.0[table.0].0
+    }
+
+    /// Those that keep intervals.
+    pub(super) fn histories(&self) -> impl Iterator<Item = TableId> {
+        self.0.iter().enumerate().filter(|(_, (_, log))| matches!(log, Log::History(_))).map(|(at, _)| TableId(at))
+    }
+
     pub(super) fn events(&self, table: TableId) -> EventLog {
-        match self.0[table.0] {
+        match self.0[table.0].1 {
             Log::Events(log) => log,
             Log::History(_) => unreachable!("a lane of events registers a table of events"),
         }
     }
 
     pub(super) fn history(&self, table: TableId) -> IntervalLog {
-        match self.0[table.0] {
+        match self.0[table.0].1 {
             Log::History(log) => log,
             Log::Events(_) => unreachable!("a timeline registers a history"),
         }

@@ -142,7 +142,7 @@ impl<S: Fact> Timeline<S> {
         Ok(())
     }
 
-    /// The store is empty: what holds goes into it.
+    /// What holds goes into the store once more.
     pub(super) fn write_anew(&self, desk: &mut Desk<'_>) {
         for name in self.open.keys() {
             self.write(name, None, desk);

@@ -71,5 +71,5 @@ pub use options::{StoreOptions, TableOptions};
 pub use reader::Reader;
 pub use row::RowBuf;
 pub use scan::{EventRow, EventScan, Info, IntervalRow, IntervalScan, Limit, Scanned};
-pub use transaction::{Interval, Transaction};
+pub use transaction::{Interval, IntervalName, Transaction};
 pub use writer::{EventLog, IntervalLog, Opened, Writer};

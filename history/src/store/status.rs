@@ -59,6 +59,12 @@ pub(super) fn remove_subject(conn: &Connection, key: &str) -> Result<()> {
     Ok(())
 }
 
+/// Removes those whose keys begin so.
+pub(super) fn remove_subjects(conn: &Connection, prefix: &str) -> Result<()> {
+    conn.prepare_cached("DELETE FROM subjects WHERE substr(key, 1, length(?1)) = ?1")?.execute([prefix])?;
+    Ok(())
+}
+
 pub(super) fn subject(conn: &Connection, key: &str) -> Result<Option<Vec<u8>>> {
     conn.prepare_cached("SELECT value FROM subjects WHERE key = ?")?.query_row([key], |r| r.get(0)).optional()
 }

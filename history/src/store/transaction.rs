@@ -1,12 +1,14 @@
 //! Changes that become visible together.
 
+use std::collections::HashSet;
+
 use rusqlite::params;
 
 use super::{
     StoreError,
     clock::Clock,
     generation::sql,
-    intervals::class,
+    intervals::{OPEN, class},
     open::FILE,
     row::RowBuf,
     status,
@@ -36,6 +38,9 @@ pub struct Interval<'a> {
     /// Who saw it: comma-separated, sorted.
     pub evidence: &'a str,
 }
+
+/// What names an interval in its table: key, scope and start.
+pub type IntervalName = (String, String, Nanos);
 
 /// Changes that become visible together, or not at all: dropped without [`Transaction::commit`], they are undone.
 #[derive(Debug)]
@@ -123,6 +128,32 @@ impl<'w> Transaction<'w> {
         })
     }
 
+    /// Ends what holds in a table but for what is known to go on: where the next interval of the same key and scope begins, else at
+    /// `noticed_ns`. Nobody knows better any more. Returns how many there were.
+    pub fn end_others(&mut self, log: IntervalLog, going_on: &HashSet<IntervalName>, noticed_ns: Nanos) -> Result<usize, StoreError> {
+        let clock = &self.writer.clock;
+        let noticed_ns = clock.mend(noticed_ns);
+        let going_on: HashSet<_> = going_on.iter().map(|(key, scope, from)| (&**key, &**scope, clock.mend(*from))).collect();
+        let name = self.writer.histories[log.0].log.name.clone();
+        let end = self.writer.histories[log.0].log.end.clone();
+        let age_ns = self.age_ns;
+        self.writer.run("end intervals", |conn| {
+            let sql = format!(r#"SELECT key, scope, valid_from_ns FROM "{name}_intervals" WHERE class = ?"#);
+            let mut held = conn.prepare_cached(&sql)?;
+            let held = held.query_map([OPEN], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?.collect::<Result<Vec<IntervalName>, _>>()?;
+            let others = held.iter().filter(|(key, scope, from)| !going_on.contains(&(&**key, &**scope, *from)));
+            let sql = format!(r#"SELECT min(valid_from_ns) FROM "{name}_intervals" WHERE key = ? AND scope = ? AND valid_from_ns > ?"#);
+            let (mut next, mut end) = (conn.prepare_cached(&sql)?, conn.prepare_cached(&end)?);
+            let mut ended = 0;
+            for (key, scope, from) in others {
+                let next: Option<Nanos> = next.query_row(params![key, scope, from], |r| r.get(0))?;
+                let to = next.unwrap_or(noticed_ns).max(*from);
+                ended += end.execute(params![to, class(*from, Some(to)), age_ns, "unknown", key, from, scope])?;
+            }
+            Ok(ended)
+        })
+    }
+
     /// Ends an interval that holds, as it is stored; nothing happens if there is none.
     pub fn end_interval(&mut self, log: IntervalLog, interval: &Interval<'_>) -> Result<(), StoreError> {
         let from = self.writer.clock.mend(interval.valid_from_ns);
@@ -165,6 +196,11 @@ impl<'w> Transaction<'w> {
     /// Forgets a subject.
     pub fn remove_subject(&mut self, key: &str) -> Result<(), StoreError> {
         self.writer.run("forget a subject", |conn| status::remove_subject(conn, key))
+    }
+
+    /// Forgets all subjects whose keys begin so.
+    pub fn remove_subjects(&mut self, prefix: &str) -> Result<(), StoreError> {
+        self.writer.run("forget subjects", |conn| status::remove_subjects(conn, prefix))
     }
 
     /// Replaces the sources that readers see.

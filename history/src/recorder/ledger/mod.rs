@@ -275,9 +275,13 @@ impl Ledger {
         self.alarms.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// Forgets what is in the store, because the store was lost; returns all keys.
-    pub(super) fn forget_written(&mut self) -> Vec<ContainerKey> {
+    /// Forgets what is in the store, because the store was lost.
+    pub(super) fn forget_written(&mut self) {
         self.entries.values_mut().for_each(|e| e.subject.written.clear());
+    }
+
+    /// All containers that are known, those that ended among them.
+    pub(super) fn keys(&self) -> Vec<ContainerKey> {
         self.entries.keys().cloned().collect()
     }
 

@@ -30,8 +30,9 @@ pub(super) struct Failing {
 
 impl Worker {
     pub(super) fn commit_if_due(&mut self, at: Instant) {
-        if self.failing.as_ref().is_none_or(|f| f.retry_at <= at) {
-            self.commit();
+        match &self.failing {
+            Some(failing) if failing.retry_at > at => self.batch.trim(),
+            _ => self.commit(),
         }
     }
 
@@ -82,24 +83,25 @@ impl Worker {
         };
         let (since_ns, sealed) = self.failing.as_ref().map_or_else(|| (now(), 0), |f| (f.since_ns, f.sealed));
         self.failing = Some(Failing { since_ns, error: text, sealed, pause, retry_at: Instant::now() + pause });
+        self.batch.trim();
     }
 
     /// Says so when the store takes events again, and what was lost meanwhile.
     fn note_recovery(&mut self) {
         let Some(failing) = self.failing.take() else { return };
-        let lost = std::mem::take(&mut self.batch.evicted);
+        let (lost, is_short) = (std::mem::take(&mut self.batch.evicted), std::mem::take(&mut self.batch.is_short));
         tracing::info!(lost, "the store takes events again");
-        if lost > 0 || failing.sealed > 0 {
+        if lost > 0 || is_short || failing.sealed > 0 {
             let detail = match failing.sealed {
                 0 => format!("{lost} events lost: {}", failing.error),
                 sealed => format!("{lost} events and the ends of {sealed} containers lost: {}", failing.error),
             };
             self.gaps.put(own_gap("store_failed", failing.since_ns, now(), detail));
-            // What holds may be among it; sources would only repeat what is known to hold.
-            let moment = Moment { at: Instant::now(), wall_ns: now() };
-            self.at_desk(moment, |lane, desk| lane.write_anew(desk));
+            // What holds, and what ended, may be among it; sources would only repeat what is known to hold.
+            self.put_all();
+            let lanes = self.lanes.iter().map(|lane| lane.name()).collect();
+            self.batch.complete(now(), lanes);
             self.resync(failing.since_ns);
-            self.shared.feeds.wake();
         }
     }
 
@@ -150,14 +152,21 @@ impl Worker {
 
     /// The store is empty: all that is known goes into it.
     fn write_anew(&mut self) {
-        let keys = self.ledger.forget_written();
+        self.ledger.forget_written();
         self.statuses.clear();
+        self.status_at = Some(Instant::now());
+        self.put_all();
+    }
+
+    /// Puts all that is known into the batch.
+    fn put_all(&mut self) {
         let moment = Moment { at: Instant::now(), wall_ns: now() };
-        self.status_at = Some(moment.at);
         self.at_desk(moment, |lane, desk| lane.write_anew(desk));
+        let keys = self.ledger.keys();
         for subject in keys.iter().filter_map(|key| self.ledger.subject(key)) {
             self.lanes.iter_mut().for_each(|lane| lane.see_container(subject, moment));
         }
+        self.at_desk(moment, |lane, desk| lane.settle(desk));
         self.batch.add_dirty(keys);
         self.shared.feeds.wake();
     }

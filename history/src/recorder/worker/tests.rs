@@ -1,5 +1,7 @@
 //! The worker against stores that go away under it.
 
+mod evicted;
+
 use std::{fs, path::Path};
 
 use tempfile::TempDir;
@@ -7,20 +9,26 @@ use tempfile::TempDir;
 use super::{saving::LONGEST_PAUSE, *};
 use crate::{
     container::{Action, Witness},
-    recorder::tests::{
-        docker, event,
-        recorded::{EVENTS, declarations, intervals, rows},
-        trouble::{damage, gaps},
+    recorder::{
+        Declarations,
+        tests::{
+            docker, event,
+            recorded::{EVENTS, declarations, intervals, rows},
+            trouble::{damage, gaps},
+        },
     },
     sink::Received,
     store::StoreError,
 };
 
 fn worker(dir: &Path) -> Worker {
+    worker_of(dir, declarations())
+}
+
+fn worker_of(dir: &Path, declarations: Declarations) -> Worker {
     let mut writer = Writer::open(dir, &StoreOptions::default()).unwrap().writer;
     let shared = Arc::new(Shared::default());
     let sinks = Sinks::new(shared.feeds.bell().clone());
-    let declarations = declarations();
     let (events, history) = (declarations.container_events, declarations.container_history);
     let (lanes, tables) = declarations.open(&sinks);
     let kept = Kept::read(&mut writer, &tables).unwrap();
