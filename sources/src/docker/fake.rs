@@ -18,6 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::files::Disk;
 use crate::{
     config::SourcesConfig,
     supervise::{Site, Source},
@@ -136,12 +137,18 @@ impl Fake {
     }
 
     pub(super) fn source(&self) -> impl Source + use<> {
-        super::Docker::new(Site {
+        self.source_on(Disk::default())
+    }
+
+    /// The same, with Docker's files on a disk of the test's.
+    pub(super) fn source_on(&self, disk: Disk) -> impl Source + use<> {
+        let docker = super::Docker::new(Site {
             endpoint: Arc::clone(self.feed.endpoint()),
             feed: self.feed.clone(),
             recorder: Handle::detached(self.sinks.clone()),
             config: Arc::new(SourcesConfig::default()),
-        })
+        });
+        super::Docker { disk, ..docker }
     }
 }
 

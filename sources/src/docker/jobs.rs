@@ -12,6 +12,7 @@ use mayfly_history::container::{ContainerKey, Details, Runtime, State};
 use super::{
     api::Api,
     decode::ImageTold,
+    files::Disk,
     image::{self, Image, Images},
     inspect::{self, Inspect},
     proof::{self, Keeper},
@@ -32,6 +33,7 @@ pub(super) struct Daemon {
     pub(super) keeper: Keeper,
     /// Docker's root directory, where its files can be read.
     pub(super) root: Option<PathBuf>,
+    disk: Disk,
     images: Arc<Mutex<Images>>,
 }
 
@@ -87,8 +89,8 @@ pub(super) enum Done {
 }
 
 impl Daemon {
-    pub(super) fn new(api: Api, runtime: Runtime, keeper: Keeper, root: Option<PathBuf>) -> Self {
-        Self { api, runtime, keeper, root, images: Arc::default() }
+    pub(super) fn new(api: Api, runtime: Runtime, keeper: Keeper, root: Option<PathBuf>, disk: Disk) -> Self {
+        Self { api, runtime, keeper, root, disk, images: Arc::default() }
     }
 
     fn images(&self) -> MutexGuard<'_, Images> {
@@ -151,10 +153,10 @@ impl Daemon {
         }
     }
 
-    /// The same, in Docker's own files. They are its disk's, which may be slow; nothing else waits for it.
+    /// The same, in Docker's own files.
     async fn read_files(&self, id: &str, files: Files) -> Option<Examined> {
-        let path = self.root.as_deref().filter(|_| files != Files::Nothing).and_then(|root| inspect::file_of(root, id))?;
-        let found = tokio::task::spawn_blocking(move || inspect::from_files(&path)).await.ok()??;
+        let root = self.root.as_deref().filter(|_| files != Files::Nothing)?;
+        let found = self.disk.read(root, id).await?;
         let examined = self.complete(id, &found).await;
         let suffices = match files {
             Files::Nothing => false,

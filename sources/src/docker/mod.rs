@@ -5,6 +5,7 @@
 
 mod api;
 mod decode;
+mod files;
 mod image;
 mod inspect;
 mod jobs;
@@ -32,6 +33,7 @@ mod tests;
 pub(crate) struct Docker {
     site: Site,
     labels: decode::Labels,
+    disk: files::Disk,
     /// Time of the newest event that was seen.
     position: Option<Nanos>,
     /// A session delivered the list of containers: what was before it is accounted for.
@@ -42,7 +44,14 @@ pub(crate) struct Docker {
 
 impl Docker {
     pub(crate) fn new(site: Site) -> Self {
-        Self { site, labels: decode::Labels::default(), position: None, listed: false, blind_since: None }
+        Self {
+            site,
+            labels: decode::Labels::default(),
+            disk: files::Disk::default(),
+            position: None,
+            listed: false,
+            blind_since: None,
+        }
     }
 
     async fn session(&mut self) -> Result<(), SourceError> {

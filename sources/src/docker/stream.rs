@@ -95,7 +95,7 @@ impl<'s> Session<'s> {
         let lines = api.lines(&path).await?;
         source.position = stored;
 
-        let daemon = Daemon::new(api, runtime, keeper, root);
+        let daemon = Daemon::new(api, runtime, keeper, root, source.disk.clone());
         let resumed = Resumed {
             after: stored,
             blind_since,

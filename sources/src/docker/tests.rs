@@ -1,5 +1,7 @@
 //! Sessions with daemons that behave, and with some that do not.
 
+mod disk;
+
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
