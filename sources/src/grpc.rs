@@ -13,3 +13,6 @@ pub(crate) async fn connect(socket: &Path) -> io::Result<Channel> {
     // The address only fills a header; the connection is there already.
     Endpoint::from_static("http://localhost").connect_with_connector(connector).await.map_err(io::Error::other)
 }
+
+#[cfg(test)]
+pub(crate) mod fake;

@@ -10,6 +10,8 @@ mod inventory;
 mod naming;
 mod snapshot;
 mod spec;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 

@@ -6,80 +6,57 @@ use std::{
     time::{Duration, Instant},
 };
 
-use h2::{RecvStream, server::SendResponse};
-use http::{HeaderMap, Request, Response};
 use mayfly_history::{
     container::{Action, ContainerEvent, Report, State},
     recorder::{Handle, Sinks},
     sink::Bell,
 };
-use prost::{Message, bytes::Bytes};
-use tokio::{
-    net::{UnixListener, UnixStream},
-    sync::{Mutex, mpsc},
-};
+use tokio::sync::{Mutex, mpsc};
 
 use super::messages::{
     Container, ContainerEventResponse, ContainerMetadata, ContainerStatus, ContainerStatusResponse, ListContainersResponse,
     ListPodSandboxResponse, VersionResponse,
 };
-use crate::{RuntimeConfig, SourcesConfig};
+use crate::{
+    RuntimeConfig, SourcesConfig,
+    grpc::fake::{Call, Reply, serve},
+};
 
 type Events = Arc<Mutex<mpsc::Receiver<ContainerEventResponse>>>;
 
-/// Serves one connection until its event stream ends.
-async fn serve(connection: UnixStream, events: Events) {
-    let mut connection = h2::server::handshake(connection).await.unwrap();
-    while let Some(Ok((request, respond))) = connection.accept().await {
-        tokio::spawn(answer(request, respond, Arc::clone(&events)));
-    }
-}
-
-async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, events: Events) {
-    let (head, mut body) = request.into_parts();
-    let asked = body.data().await.map_or_else(Bytes::new, Result::unwrap);
-    let of = |id: &str| asked.windows(id.len()).any(|part| part == id.as_bytes());
-    let mut code = "0";
-    let response = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
-    let mut stream = respond.send_response(response, false).unwrap();
-    let mut send = |message: Vec<u8>| {
-        let mut frame = vec![0];
-        frame.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
-        frame.extend(message);
-        stream.send_data(frame.into(), false)
-    };
-    match head.uri.path().rsplit('/').next().unwrap() {
-        "Version" => send(VersionResponse { runtime_name: "cri-o".into(), ..Default::default() }.encode_to_vec()).unwrap(),
-        "ListPodSandbox" => send(ListPodSandboxResponse::default().encode_to_vec()).unwrap(),
-        "ListContainers" => {
+async fn answer(call: Call, mut reply: Reply, events: Events) {
+    let of = |id: &str| call.body.windows(id.len()).any(|part| part == id.as_bytes());
+    let mut status = "0";
+    match call.method.as_str() {
+        "RuntimeService/Version" => reply.send(&VersionResponse { runtime_name: "cri-o".into(), ..Default::default() }),
+        "RuntimeService/ListPodSandbox" => reply.send(&ListPodSandboxResponse::default()),
+        "RuntimeService/ListContainers" => {
             let metadata = Some(ContainerMetadata { name: "mute".into() });
             let mute = Container { id: "mute".into(), metadata, state: 1, created_at: 5, ..Default::default() };
             let gone = Container { id: "gone".into(), state: 1, ..Default::default() };
-            send(ListContainersResponse { containers: vec![mute, gone] }.encode_to_vec()).unwrap();
+            reply.send(&ListContainersResponse { containers: vec![mute, gone] });
         }
-        "ContainerStatus" if of("mute") => code = "13",
-        "ContainerStatus" if of("gone") => code = "5",
-        "ContainerStatus" => {
+        "RuntimeService/ContainerStatus" if of("mute") => status = "13",
+        "RuntimeService/ContainerStatus" if of("gone") => status = "5",
+        "RuntimeService/ContainerStatus" => {
             let status =
                 ContainerStatus { id: "c1".into(), metadata: Some(ContainerMetadata { name: "app".into() }), ..Default::default() };
             let info = HashMap::from([("info".to_owned(), format!(r#"{{"pid": {}, "sandboxID": "5a"}}"#, std::process::id()))]);
-            send(ContainerStatusResponse { status: Some(status), info }.encode_to_vec()).unwrap();
+            reply.send(&ContainerStatusResponse { status: Some(status), info });
         }
-        "GetContainerEvents" => {
+        "RuntimeService/GetContainerEvents" => {
             let mut events = events.lock().await;
             while let Some(event) = events.recv().await {
                 // The daemon that dies in the middle of its stream.
                 if event.container_id == "crash" {
-                    stream.send_reset(h2::Reason::INTERNAL_ERROR);
-                    return;
+                    return reply.reset();
                 }
-                send(event.encode_to_vec()).unwrap();
+                reply.send(&event);
             }
         }
         other => panic!("asked for {other}"),
     }
-    let trailers = HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), http::HeaderValue::from_static(code))]);
-    stream.send_trailers(trailers).unwrap();
+    reply.end(status);
 }
 
 /// Reports as they come, until there are `amount`.
@@ -103,14 +80,9 @@ fn event(report: &Report) -> &ContainerEvent {
 async fn events_of_cri_o_are_recorded_and_a_broken_stream_is_a_gap() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("crio.sock");
-    let listener = UnixListener::bind(&socket).unwrap();
     let (say, events) = mpsc::channel(8);
     let events = Arc::new(Mutex::new(events));
-    tokio::spawn(async move {
-        while let Ok((connection, _)) = listener.accept().await {
-            tokio::spawn(serve(connection, Arc::clone(&events)));
-        }
-    });
+    serve(&socket, move |call, reply| answer(call, reply, Arc::clone(&events)));
     let off = RuntimeConfig { enabled: false, endpoints: Vec::new() };
     let on = RuntimeConfig { enabled: true, endpoints: vec![socket.display().to_string()] };
     let bell = Bell::default();
