@@ -28,6 +28,8 @@ use crate::{
 
 /// How long sources have to stop before they are dropped.
 const STOP_WITHIN: Duration = Duration::from_secs(4);
+/// How much longer their thread may take, which a source may hold.
+const THREAD_ENDS_WITHIN: Duration = Duration::from_secs(1);
 /// A source that worked this long begins with the shortest pause again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
@@ -132,27 +134,39 @@ pub struct Sources {
     stop: CancellationToken,
     thread: thread::JoinHandle<()>,
     stopped: mpsc::Receiver<()>,
+    stop_within: Duration,
 }
 
 /// Starts every source that the configuration asks for.
 pub fn start(config: SourcesConfig, recorder: Handle) -> io::Result<Sources> {
+    start_of(KINDS, HOST_SOURCES, config, recorder, STOP_WITHIN)
+}
+
+/// Starts those of these sources.
+fn start_of(
+    kinds: &'static [Kind],
+    hosts: &'static [HostSource],
+    config: SourcesConfig,
+    recorder: Handle,
+    stop_within: Duration,
+) -> io::Result<Sources> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let stop = CancellationToken::new();
     let (done, stopped) = mpsc::channel();
     let stopping = stop.clone();
     let thread = thread::Builder::new().name("sources".into()).spawn(move || {
-        vital(|| runtime.block_on(supervise(KINDS, HOST_SOURCES, config, recorder, stopping)));
+        vital(|| runtime.block_on(supervise(kinds, hosts, config, recorder, stopping, stop_within)));
         runtime.shutdown_timeout(Duration::ZERO);
         let _ = done.send(());
     })?;
-    Ok(Sources { stop, thread, stopped })
+    Ok(Sources { stop, thread, stopped, stop_within })
 }
 
 impl Sources {
-    /// Stops all sources and waits for them, 5 seconds at most.
+    /// Stops all sources and waits for them, 5 seconds at most: a source that hangs is dropped, one that holds the thread is left behind with it.
     pub fn stop(self) {
         self.stop.cancel();
-        match self.stopped.recv_timeout(Duration::from_secs(5)) {
+        match self.stopped.recv_timeout(self.stop_within + THREAD_ENDS_WITHIN) {
             Err(mpsc::RecvTimeoutError::Timeout) => tracing::warn!("sources did not stop in time; left behind"),
             Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => drop(self.thread.join()),
         }
@@ -160,7 +174,14 @@ impl Sources {
 }
 
 /// Tends the host's sources, and each wanted endpoint from the moment that it exists.
-async fn supervise(kinds: &'static [Kind], hosts: &'static [HostSource], config: SourcesConfig, recorder: Handle, stop: CancellationToken) {
+async fn supervise(
+    kinds: &'static [Kind],
+    hosts: &'static [HostSource],
+    config: SourcesConfig,
+    recorder: Handle,
+    stop: CancellationToken,
+    stop_within: Duration,
+) {
     let config = Arc::new(config);
     let mut tasks = JoinSet::new();
     let disable = |source| recorder.feed(source, "").disabled("", format!("set `enabled = true` in [{source}] to record it"));
@@ -211,7 +232,7 @@ async fn supervise(kinds: &'static [Kind], hosts: &'static [HostSource], config:
             },
         }
     }
-    let _ = tokio::time::timeout(STOP_WITHIN, async { while tasks.join_next().await.is_some() {} }).await;
+    let _ = tokio::time::timeout(stop_within, async { while tasks.join_next().await.is_some() {} }).await;
 }
 
 /// Keeps the list of sockets true. Where the kernel refuses to watch (too many watches), looks again after a pause.

@@ -1,7 +1,7 @@
 use std::{
     os::unix::net::UnixListener,
     sync::{
-        Mutex,
+        Condvar, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -102,7 +102,7 @@ fn unopenable(_: Site) -> Box<dyn Follow> {
 #[should_panic = "on purpose"]
 async fn a_defect_of_the_supervision_itself_is_not_survived() {
     static HOSTS: &[HostSource] = &[HostSource { source: "netlink", enabled: |_| true, open: unopenable }];
-    supervise(&[], HOSTS, SourcesConfig::default(), handle(), CancellationToken::new()).await;
+    supervise(&[], HOSTS, SourcesConfig::default(), handle(), CancellationToken::new(), STOP_WITHIN).await;
 }
 
 /// Notes how often it was begun.
@@ -235,7 +235,7 @@ const HOSTS: &[HostSource] = &[
 async fn a_source_of_the_host_needs_no_socket_is_started_again_and_says_when_it_is_off() {
     let (recorder, stop) = (handle(), CancellationToken::new());
     let [on, off] = ["netlink", "dhcp"].map(|source| recorder.feed(source, ""));
-    let supervising = supervise(&[], HOSTS, SourcesConfig::default(), recorder, stop.clone());
+    let supervising = supervise(&[], HOSTS, SourcesConfig::default(), recorder, stop.clone(), STOP_WITHIN);
     let watching = async {
         until(|| on.status().state == "running" && off.status().state == "disabled").await;
         stop.cancel();
@@ -263,4 +263,99 @@ fn pauses_double_up_to_half_a_minute() {
     let pauses: Vec<_> = (0..12).map(|_| backoff.pause()).collect();
     assert!(pauses[0] >= Duration::from_millis(75) && pauses[0] <= Duration::from_millis(125), "{pauses:?}");
     assert!(pauses[11] >= Duration::from_millis(22_500) && pauses[11] <= Duration::from_millis(37_500), "{pauses:?}");
+}
+
+/// What holds a thread until it is opened.
+struct Gate(Mutex<bool>, Condvar);
+
+impl Gate {
+    const fn new() -> Self {
+        Self(Mutex::new(false), Condvar::new())
+    }
+
+    fn pass(&self) {
+        drop(self.1.wait_while(self.0.lock().unwrap(), |is_open| !*is_open).unwrap());
+    }
+
+    fn open(&self) {
+        *self.0.lock().unwrap() = true;
+        self.1.notify_all();
+    }
+}
+
+/// Waits for something that does not come, and does not hear that it is to stop.
+struct Deaf(Feed, &'static Gate, &'static AtomicUsize);
+
+impl Source for Deaf {
+    async fn follow(&mut self, _stop: CancellationToken) -> Result<(), SourceError> {
+        self.0.running();
+        let gate = self.1;
+        let _ = tokio::task::spawn_blocking(move || gate.pass()).await;
+        Ok(())
+    }
+}
+
+impl Drop for Deaf {
+    fn drop(&mut self) {
+        self.2.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Takes its time to end in order.
+struct Orderly(Feed, &'static AtomicUsize);
+
+impl Source for Orderly {
+    async fn follow(&mut self, stop: CancellationToken) -> Result<(), SourceError> {
+        self.0.running();
+        stop.cancelled().await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        self.1.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+/// Holds the thread of all sources.
+struct Holder(Feed, &'static Gate);
+
+impl Source for Holder {
+    async fn follow(&mut self, _stop: CancellationToken) -> Result<(), SourceError> {
+        self.0.running();
+        self.1.pass();
+        Ok(())
+    }
+}
+
+/// Starts these, and waits until each of them runs.
+fn started(hosts: &'static [HostSource], stop_within: Duration) -> Sources {
+    let recorder = handle();
+    let sources = start_of(&[], hosts, SourcesConfig::default(), recorder.clone(), stop_within).unwrap();
+    let deadline = std::time::Instant::now() + SOON;
+    while hosts.iter().any(|host| recorder.feed(host.source, "").status().state != "running") {
+        assert!(std::time::Instant::now() < deadline, "not in time");
+        thread::sleep(Duration::from_millis(1));
+    }
+    sources
+}
+
+#[test]
+fn a_source_that_hangs_is_dropped_once_all_others_ended_in_order() {
+    static GATE: Gate = Gate::new();
+    static DROPPED: AtomicUsize = AtomicUsize::new(0);
+    static ENDED: AtomicUsize = AtomicUsize::new(0);
+    static HOSTS: &[HostSource] = &[
+        HostSource { source: "netlink", enabled: |_| true, open: |site| Box::new(Deaf(site.feed, &GATE, &DROPPED)) },
+        HostSource { source: "dhcp", enabled: |_| true, open: |site| Box::new(Orderly(site.feed, &ENDED)) },
+    ];
+    started(HOSTS, Duration::from_secs(2)).stop();
+    assert_eq!((ENDED.load(Ordering::SeqCst), DROPPED.load(Ordering::SeqCst)), (1, 1));
+    GATE.open();
+}
+
+#[test]
+fn a_source_that_holds_the_thread_is_left_behind_with_it() {
+    static GATE: Gate = Gate::new();
+    static HOSTS: &[HostSource] = &[HostSource { source: "netlink", enabled: |_| true, open: |site| Box::new(Holder(site.feed, &GATE)) }];
+    started(HOSTS, Duration::ZERO).stop();
+    // Nobody else opens it: had the stop waited for the source, it would wait still.
+    GATE.open();
 }
