@@ -1,20 +1,17 @@
 //! `mayfly extension`: serves the tables to osqueryd, and records where no `mayfly record` does.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitCode,
     sync::{
         Arc,
-        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+        mpsc::{self, RecvTimeoutError},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use mayfly_history::{
-    Feed, chain,
-    recorder::{Lock, LockError, Role},
-};
+use mayfly_history::Feed;
 use mayfly_tables::TABLES;
 
 use crate::{
@@ -25,6 +22,7 @@ use crate::{
     recording::Recording,
     serve::{Extension, ServeOptions},
     signals,
+    turn::{Turn, record_in_turn},
 };
 
 /// How long ending may take: osqueryd kills an extension after 10 seconds.
@@ -67,16 +65,15 @@ pub fn run(loaded: Loaded, args: &ExtensionArgs, state_dir: &Path) -> Result<Exi
         stop.wait();
         let _ = signalled.send(Turn::Stop);
     });
-    let recording = if loaded.config.extension.record {
-        record_in_turn(&loaded, state_dir, &tell, &told)
+    let ended = if loaded.config.extension.record {
+        record_in_turn(state_dir, || Ok(Recording::start(&loaded, state_dir)?), &tell, &told)
     } else {
         while !matches!(told.recv(), Ok(Turn::Stop) | Err(_)) {}
-        None
+        mpsc::channel().1
     };
     tracing::info!("stopping");
     let deadline = Instant::now() + LONGEST_END;
     let left = || deadline.saturating_duration_since(Instant::now());
-    let ended = end_beside(recording);
     let _ = ended.recv_timeout(LAST_EVENTS);
     asking.stop();
     extension.stop_within(left());
@@ -84,89 +81,4 @@ pub fn run(loaded: Loaded, args: &ExtensionArgs, state_dir: &Path) -> Result<Exi
         tracing::warn!("what records did not end in time; it ends with the process");
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// What the recording side of the extension is told.
-enum Turn {
-    /// Nobody records: it is our turn.
-    Ours(Lock),
-    /// `mayfly record` wants to.
-    HandOver,
-    /// The directory cannot be locked; tried again.
-    Refused(LockError),
-    Stop,
-}
-
-/// Records whenever nobody else does, until told to stop; gives what records then.
-fn record_in_turn(loaded: &Loaded, state_dir: &Path, tell: &Sender<Turn>, told: &Receiver<Turn>) -> Option<(Recording, Lock)> {
-    /// How long before a directory that could not be used is tried again.
-    const PAUSE: Duration = Duration::from_secs(30);
-    let mut recording: Option<(Recording, Lock)> = None;
-    queue_up(state_dir, tell.clone(), Duration::ZERO);
-    for turn in told {
-        match turn {
-            Turn::Ours(lock) => match take_over(loaded, state_dir, &lock, tell) {
-                Ok(started) => {
-                    tracing::info!(state_dir = %state_dir.display(), "recording, since no `mayfly record` does");
-                    recording = Some((started, lock));
-                }
-                Err(error) => {
-                    tracing::error!(error = chain(&*error), "cannot record; trying again");
-                    drop(lock);
-                    queue_up(state_dir, tell.clone(), PAUSE);
-                }
-            },
-            Turn::HandOver => {
-                tracing::info!("handing over to `mayfly record`");
-                end(recording.take());
-                queue_up(state_dir, tell.clone(), Duration::ZERO);
-            }
-            Turn::Refused(error) => {
-                tracing::error!(error = chain(&error), "cannot record; trying again");
-                queue_up(state_dir, tell.clone(), PAUSE);
-            }
-            Turn::Stop => break,
-        }
-    }
-    recording
-}
-
-/// Waits on a thread of its own for the lock: the wait cannot be cut short, and ends with the process.
-fn queue_up(state_dir: &Path, tell: Sender<Turn>, pause: Duration) {
-    let dir: PathBuf = state_dir.to_owned();
-    thread::spawn(move || {
-        thread::sleep(pause);
-        let turn = match Lock::acquire(&dir, Role::Extension) {
-            Ok(lock) => Turn::Ours(lock),
-            Err(error) => Turn::Refused(error),
-        };
-        let _ = tell.send(turn);
-    });
-}
-
-fn take_over(loaded: &Loaded, state_dir: &Path, lock: &Lock, tell: &Sender<Turn>) -> Result<Recording, Box<dyn std::error::Error>> {
-    let recording = Recording::start(loaded, state_dir)?;
-    let claimed = tell.clone();
-    lock.on_claim(move || drop(claimed.send(Turn::HandOver)))?;
-    Ok(recording)
-}
-
-/// Stops recording on a thread of its own: a source may take long to end. The channel is closed once it has.
-fn end_beside(recording: Option<(Recording, Lock)>) -> Receiver<()> {
-    let (end, ended) = mpsc::channel();
-    thread::spawn(move || {
-        let _end: Sender<()> = end;
-        self::end(recording);
-    });
-    ended
-}
-
-/// Stops recording before the lock goes.
-fn end(recording: Option<(Recording, Lock)>) {
-    if let Some((recording, lock)) = recording {
-        if let Err(error) = recording.stop() {
-            tracing::error!(error = chain(&error), "cannot close the history in order");
-        }
-        drop(lock);
-    }
 }

@@ -25,6 +25,7 @@ pub mod shell;
 mod signals;
 pub mod sql;
 pub mod thrift;
+mod turn;
 pub mod watch;
 mod watched;
 
