@@ -49,7 +49,7 @@ pub fn tool(name: &str, package: &str) -> Result<PathBuf> {
 pub fn built(name: &str) -> Result<PathBuf> {
     let own = env::current_exe()?;
     let beside = own.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|p| p.is_file());
-    beside.ok_or_else(|| format!("{name} is not built beside {}", own.display()).into())
+    beside.ok_or_else(|| format!("{name} is not built beside {}: `cargo build --workspace`", own.display()).into())
 }
 
 /// The workspace's folder.

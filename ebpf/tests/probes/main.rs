@@ -1,6 +1,6 @@
 //! The probes, tested on the kernel that is there.
 //!
-//! They need root. Where the kernel takes no probes or no Docker daemon answers, a test prints so.
+//! They need root, and those of containers Docker's programs. Where the kernel takes no probes, a test prints so.
 
 #[cfg(test)]
 mod build;
