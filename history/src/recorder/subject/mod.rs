@@ -1,10 +1,15 @@
 //! The evidence of one container: what was seen, by whom, when. Kept as a set, so that the order in which it came
 //! does not matter; what follows from it is worked out in [`super::course`].
 
+mod bounds;
+mod mark;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use self::mark::is_nothing;
+pub(super) use self::mark::{HintKey, Mark, Sighting, Via, is_exec};
 use super::facts;
 use crate::{
     container::{Action, ContainerEvent, ContainerKey, Details, Run, State, Witness},
@@ -13,74 +18,8 @@ use crate::{
 
 /// Two witnesses that tell the same thing tell it within this time of each other.
 pub(super) const TOLERANCE: Nanos = 2_000_000_000;
-/// Sightings of what changes no state (exec, kill, health, …) that are remembered to recognise a replay.
-const MOST_NOISE: usize = 128;
-/// Sightings that intervals are worked out from; past these the older ones are final.
-const MOST_SIGHTINGS: usize = 192;
-const MOST_HINTS: usize = 64;
 /// Impossible times that are remembered.
 const MOST_AHEAD_KEPT: usize = 16;
-
-/// How a witness knows. Two times of one witness are two events only if they came the same way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) enum Via {
-    /// It said so when it happened, or in a replay of that.
-    #[serde(rename = "s")]
-    Stream,
-    /// It was asked about the container (StartedAt, FinishedAt, …).
-    #[serde(rename = "i")]
-    Inspect,
-    /// It was found when everything was listed after a gap.
-    #[serde(rename = "l")]
-    Listed,
-}
-
-/// What makes two sightings the same one: whoever repeats himself adds nothing.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) struct Mark {
-    #[serde(rename = "t")]
-    pub(super) time_ns: Nanos,
-    #[serde(rename = "a")]
-    pub(super) action: Action,
-    #[serde(rename = "w")]
-    pub(super) witness: Witness,
-    #[serde(rename = "v")]
-    pub(super) via: Via,
-    #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
-    pub(super) exec_id: Option<String>,
-}
-
-impl Mark {
-    pub(super) fn of(event: &ContainerEvent) -> Self {
-        let exec_id = if is_exec(event.action) { event.exec_id.clone() } else { None };
-        Self { time_ns: event.time_ns, action: event.action, witness: event.source, via: Via::Stream, exec_id }
-    }
-
-    /// Whoever speaks through the same channel of two times speaks of two events.
-    pub(super) const fn channel(&self) -> (Witness, Via) {
-        (self.witness, self.via)
-    }
-}
-
-/// One sighting, with what it said of the run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Sighting {
-    #[serde(flatten)]
-    pub(super) mark: Mark,
-    #[serde(rename = "r", default, skip_serializing_if = "is_nothing")]
-    pub(super) run: Run,
-    /// An event row was released for it.
-    #[serde(rename = "e", default, skip_serializing_if = "is_false")]
-    pub(super) told: bool,
-}
-
-/// Facts of a run that say not when it began: found by pid, else by time, else the newest run's.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) struct HintKey {
-    pub(super) witness: Witness,
-    pub(super) pid: Option<i64>,
-    pub(super) at: Option<Nanos>,
-}
 
 /// How a container ended, as far as its evidence tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,11 +71,6 @@ pub(super) struct Subject {
 impl Subject {
     pub(super) fn new(key: ContainerKey) -> Self {
         Self { key, ..Self::default() }
-    }
-
-    /// What it was before is over: keeps what recognises the past as past.
-    pub(super) fn reborn(&self, past_ns: Nanos) -> Self {
-        Self { key: self.key.clone(), floor_ns: Some(past_ns), noise_floor_ns: Some(past_ns), ..Self::default() }
     }
 
     /// Takes the evidence of an event. `None`: it is too old to change anything, or not about the container itself.
@@ -316,13 +250,6 @@ impl Subject {
         }
     }
 
-    fn is_past(&self, time_ns: Nanos, action: Action) -> bool {
-        let floor = if is_noise(action) { self.noise_floor_ns } else { self.floor_ns };
-        // Creation lies before all that was forgotten of a container that lives.
-        let is_kept = action == Action::Create && self.sightings.iter().any(|s| s.mark.action == Action::Create);
-        self.sealed_ns.is_some() || (!is_kept && floor.is_some_and(|f| time_ns < f))
-    }
-
     /// Remembers that an event row was released for the sighting.
     pub(super) fn tell(&mut self, mark: &Mark) {
         if let Ok(i) = self.sightings.binary_search_by(|s| s.mark.cmp(mark)) {
@@ -354,50 +281,6 @@ impl Subject {
     pub(super) fn last_seen_ns(&self) -> Option<Nanos> {
         self.sightings.last().map(|s| s.mark.time_ns)
     }
-
-    /// Forgets everything but that it was.
-    pub(super) fn seal(&mut self, past_ns: Nanos) {
-        *self = Self { key: self.key.clone(), sealed_ns: Some(past_ns), ..Self::default() };
-    }
-
-    /// Forgets the oldest evidence of a container that has too much of it.
-    fn bound(&mut self) {
-        let noise = self.sightings.iter().filter(|s| is_noise(s.mark.action)).count();
-        if noise > MOST_NOISE {
-            let mut excess = noise - MOST_NOISE / 2;
-            let floor = &mut self.noise_floor_ns;
-            self.sightings.retain(|s| {
-                let drop = excess > 0 && is_noise(s.mark.action);
-                if drop {
-                    excess -= 1;
-                    *floor = (*floor).max(Some(s.mark.time_ns.saturating_add(1)));
-                }
-                !drop
-            });
-        }
-        if self.sightings.len() - noise.min(self.sightings.len()) > MOST_SIGHTINGS {
-            self.finalise();
-        }
-        if self.hints.len() > MOST_HINTS {
-            self.hints.drain(..self.hints.len() - MOST_HINTS / 2);
-        }
-    }
-
-    /// Makes the older half of the intervals final.
-    fn finalise(&mut self) {
-        let spans = self.intervals();
-        let Some(floor) = spans.get(spans.len() / 2).map(|s| s.from_ns) else { return };
-        let first_run = self.course().first_mark_of_run_at(floor);
-        self.sightings.retain(|s| match s.mark.action {
-            Action::Create | Action::Destroy => true,
-            Action::Start | Action::Die => s.mark.time_ns >= first_run,
-            Action::Pause | Action::Unpause | Action::Oom => s.mark.time_ns >= floor,
-            _ => true,
-        });
-        self.hints.retain(|(key, _)| key.at.is_none_or(|at| at >= first_run));
-        self.floor_ns = self.floor_ns.max(Some(floor));
-        self.written.retain(|(from, _)| *from >= floor);
-    }
 }
 
 /// What a start may say of its run: how it ended is not among it.
@@ -411,22 +294,4 @@ fn ending(run: &Run, died_ns: Nanos) -> Run {
         return run.clone();
     }
     Run { exit_code: run.exit_code, signal: run.signal, oom_killed: run.oom_killed, ..Run::default() }
-}
-
-pub(super) const fn is_exec(action: Action) -> bool {
-    matches!(action, Action::ExecCreate | Action::ExecStart | Action::ExecDie)
-}
-
-/// Whether an action leaves the states of the container as they are.
-pub(super) const fn is_noise(action: Action) -> bool {
-    !matches!(action, Action::Create | Action::Start | Action::Pause | Action::Unpause | Action::Oom | Action::Die | Action::Destroy)
-}
-
-fn is_nothing(run: &Run) -> bool {
-    *run == Run::default()
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
-const fn is_false(told: &bool) -> bool {
-    !*told
 }
