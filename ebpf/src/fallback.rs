@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use mayfly_history::{Feed, Sink, now, process::ProcessEvent};
+use mayfly_history::{Feed, Sink, feed::cause, now, process::ProcessEvent};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::{
@@ -109,7 +109,7 @@ impl Reader {
         if self.lost > 0 || self.overrun {
             self.feed.count_lost_in_kernel(self.lost);
             let detail = format!("{} messages of the process connector found no room", self.lost);
-            self.feed.blind("ring_full", self.at_ns, Some(at_ns), 0, detail);
+            self.feed.blind(cause::RING_FULL, self.at_ns, Some(at_ns), 0, detail);
         }
         (self.lost, self.overrun, self.at_ns) = (0, false, at_ns);
     }

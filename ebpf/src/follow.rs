@@ -11,6 +11,7 @@ use std::{
 use mayfly_history::{
     Feed, Nanos, Sink,
     container::{Report, Snapshot},
+    feed::cause,
     mount::MountCall,
     now,
     oom::OomEvent,
@@ -338,14 +339,20 @@ impl Reader {
         let lost = self.probes.lost();
         if let Some(fresh) = lost.checked_sub(self.books.lost).filter(|&n| n > 0) {
             self.feed.count_lost_in_kernel(fresh);
-            self.feed.blind("ring_full", self.books.at_ns, Some(at_ns), 0, format!("{fresh} records found no room in the ring"));
+            self.feed.blind(cause::RING_FULL, self.books.at_ns, Some(at_ns), 0, format!("{fresh} records found no room in the ring"));
             self.feed.miss(at_ns);
         }
         let unheard = self.statuses.as_mut().map_or(0, Statuses::take_overruns);
         if unheard > 0 {
             // How many each time, the kernel does not tell.
             self.feed.count_lost_in_kernel(unheard);
-            self.feed.blind("ring_full", self.books.at_ns, Some(at_ns), 0, "exit codes found no room in the process connector's socket");
+            self.feed.blind(
+                cause::RING_FULL,
+                self.books.at_ns,
+                Some(at_ns),
+                0,
+                "exit codes found no room in the process connector's socket",
+            );
         }
         self.books.lost = lost;
         self.books.at_ns = at_ns;

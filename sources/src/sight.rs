@@ -1,6 +1,6 @@
 //! Since when a source has not seen its endpoint.
 
-use mayfly_history::{Nanos, now};
+use mayfly_history::{Nanos, feed::cause, now};
 
 use crate::supervise::Site;
 
@@ -36,7 +36,7 @@ impl Sight {
         if let Some(from) = self.blind_since.take()
             && std::mem::take(&mut self.broke)
         {
-            site.feed.blind("daemon_down", from, Some(now()), 0, detail);
+            site.feed.blind(cause::DAEMON_DOWN, from, Some(now()), 0, detail);
         }
     }
 }

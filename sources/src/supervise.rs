@@ -13,7 +13,9 @@ use std::{
 
 use futures_util::FutureExt;
 use mayfly_history::{
-    Feed, now,
+    Feed,
+    feed::cause,
+    now,
     recorder::{Handle, vital},
 };
 use tokio::{sync::watch, task::JoinSet, time::Instant};
@@ -275,7 +277,7 @@ async fn tend(open: fn(Site) -> Box<dyn Follow>, site: Site, hint: String, mut p
                 since_ns = site.feed.resync_wanted(), if begins_anew => {
                     tracing::info!(source = site.name(), "what it told was lost on its way; it begins anew");
                     // What is unread is thrown away with it.
-                    site.feed.blind_until_running("stream_lagged", "what it told was lost on its way; it begins anew");
+                    site.feed.blind_until_running(cause::STREAM_LAGGED, "what it told was lost on its way; it begins anew");
                     stale_since = Some(since_ns);
                     run.cancel();
                     tokio::time::timeout(STOP_WITHIN, following).await.ok().filter(|outcome| !matches!(outcome, Ok(Ok(()))))
@@ -302,7 +304,7 @@ async fn tend(open: fn(Site) -> Box<dyn Follow>, site: Site, hint: String, mut p
             }
             Some(Ok(Err(error))) => error,
             Some(Err(_)) => {
-                site.feed.blind_until_running("panicked", "its source failed by a defect; what existed is listed again");
+                site.feed.blind_until_running(cause::PANICKED, "its source failed by a defect; what existed is listed again");
                 source = open(site.clone());
                 SourceError::Panicked { endpoint: site.name().to_owned() }
             }

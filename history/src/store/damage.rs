@@ -11,7 +11,10 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, Result};
 
 use super::status;
-use crate::{feed::Gap, time::Nanos};
+use crate::{
+    feed::{Gap, cause},
+    time::Nanos,
+};
 
 const FILE: &str = "history.damaged";
 /// Most bytes of words that nobody has taken.
@@ -76,7 +79,7 @@ pub(super) fn put_gap(conn: &Connection, table: &str, from_ns: Nanos, last_ns: N
     let gap = Gap {
         source: "store".into(),
         endpoint: table.into(),
-        cause: "damaged_block".into(),
+        cause: cause::DAMAGED_BLOCK.into(),
         from_ns,
         to_ns: Some(last_ns.saturating_add(1)),
         recovered: 0,

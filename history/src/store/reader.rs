@@ -30,7 +30,7 @@ use crate::{
     captures,
     eid::Eid,
     error::chain,
-    feed::{FeedState, FeedStatus, Gap},
+    feed::{FeedState, FeedStatus, Gap, cause},
     table::TableSchema,
     time::Nanos,
 };
@@ -290,7 +290,7 @@ fn before_first_record(since: Nanos) -> Gap {
     Gap {
         source: String::new(),
         endpoint: String::new(),
-        cause: "before_first_record".into(),
+        cause: cause::BEFORE_FIRST_RECORD.into(),
         from_ns: 0,
         to_ns: Some(since),
         recovered: 0,

@@ -24,7 +24,7 @@ use std::{
 
 use futures_util::StreamExt;
 use inotify::{EventMask, EventStream, Inotify, Watches};
-use mayfly_history::{Nanos, chain, container::ContainerKey, now};
+use mayfly_history::{Nanos, chain, container::ContainerKey, feed::cause, now};
 use serde::Deserialize;
 use tokio::{
     sync::{Notify, Semaphore},
@@ -315,7 +315,7 @@ impl<'a> Following<'a> {
                 if is_host {
                     self.accounts.site.feed.running();
                     if let Some(from_ns) = lost_ns {
-                        self.accounts.site.feed.blind("stream_lagged", from_ns, Some(at_ns), 0, "the directory was not watched");
+                        self.accounts.site.feed.blind(cause::STREAM_LAGGED, from_ns, Some(at_ns), 0, "the directory was not watched");
                     }
                 }
             }

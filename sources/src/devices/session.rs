@@ -10,6 +10,7 @@ use std::{
 use mayfly_history::{
     Change, Fact, Nanos,
     device::{BlockDevice, DeviceAction, DeviceEvent},
+    feed::cause,
     now,
 };
 use rustix::net::{
@@ -163,7 +164,7 @@ impl Session {
         self.site.feed.count_lost_in_kernel(1);
         self.tick();
         self.list(Some(from_ns), EVIDENCE).await;
-        self.site.feed.blind("stream_lagged", from_ns, Some(self.last_ns), 0, why);
+        self.site.feed.blind(cause::STREAM_LAGGED, from_ns, Some(self.last_ns), 0, why);
     }
 
     fn push(&self, change: Change<BlockDevice>) {

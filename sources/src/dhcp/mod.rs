@@ -17,6 +17,7 @@ use std::{
 
 use mayfly_history::{
     Nanos, Sink,
+    feed::cause,
     lease::{LeaseEvent, LeaseReport},
     now,
 };
@@ -143,7 +144,13 @@ impl Session {
         let (lost, at_ns) = (dropped(self.socket.get_ref().as_fd()), now());
         if lost > 0 {
             self.site.feed.count_lost_in_kernel(lost);
-            self.site.feed.blind("stream_lagged", self.begun_ns, Some(at_ns), 0, format!("{lost} packets found no room in the socket"));
+            self.site.feed.blind(
+                cause::STREAM_LAGGED,
+                self.begun_ns,
+                Some(at_ns),
+                0,
+                format!("{lost} packets found no room in the socket"),
+            );
         }
         self.begun_ns = at_ns;
     }

@@ -15,7 +15,7 @@ mod stream;
 
 pub(crate) use proof::Keeper;
 
-use mayfly_history::{Nanos, now};
+use mayfly_history::{Nanos, feed::cause, now};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -44,14 +44,7 @@ pub(crate) struct Docker {
 
 impl Docker {
     pub(crate) fn new(site: Site) -> Self {
-        Self {
-            site,
-            labels: decode::Labels::default(),
-            disk: files::Disk::default(),
-            position: None,
-            listed: false,
-            blind_since: None,
-        }
+        Self { site, labels: decode::Labels::default(), disk: files::Disk::default(), position: None, listed: false, blind_since: None }
     }
 
     async fn session(&mut self) -> Result<(), SourceError> {
@@ -67,7 +60,7 @@ impl Source for Docker {
             let since = now();
             self.blind_since = Some(since);
             if let Err(error) = &outcome {
-                self.site.feed.blind("daemon_down", since, None, 0, crate::error::chain(error));
+                self.site.feed.blind(cause::DAEMON_DOWN, since, None, 0, crate::error::chain(error));
             }
         }
         outcome

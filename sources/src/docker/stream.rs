@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use mayfly_history::{
     Nanos,
     container::{Action, ContainerEvent, ContainerKey, Details, Report, Runtime, Snapshot, Witness},
+    feed::cause,
     image::ImageEvent,
     now,
 };
@@ -320,9 +321,9 @@ impl<'s> Session<'s> {
             }
         };
         if let (true, Some(from)) = (resumed.own_gap, resumed.blind_since) {
-            feed.blind("daemon_down", from, Some(resumed.at), resumed.recovered, detail);
+            feed.blind(cause::DAEMON_DOWN, from, Some(resumed.at), resumed.recovered, detail);
         } else if let (false, Some(after)) = (resumed.reached_back, resumed.after) {
-            let cause = if resumed.oldest_replayed.is_some() { "stream_lagged" } else { "daemon_down" };
+            let cause = if resumed.oldest_replayed.is_some() { cause::STREAM_LAGGED } else { cause::DAEMON_DOWN };
             feed.blind(cause, after, Some(resumed.oldest_replayed.unwrap_or(resumed.at)), resumed.recovered, detail);
         }
         self.source.blind_since = None;

@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use mayfly_history::{Nanos, container::ContainerKey, mounted::MountEvent, now};
+use mayfly_history::{Nanos, container::ContainerKey, feed::cause, mounted::MountEvent, now};
 use serde::Deserialize;
 use tokio::{
     sync::{Notify, mpsc},
@@ -204,7 +204,7 @@ impl Source for Mounts {
         let mut host = std::pin::pin!(host);
         let changed = Arc::clone(&self.changed);
         if let Some(from_ns) = self.lost_ns {
-            self.site.feed.blind("stream_lagged", from_ns, Some(now()), 0, "the tables of mounts were not followed");
+            self.site.feed.blind(cause::STREAM_LAGGED, from_ns, Some(now()), 0, "the tables of mounts were not followed");
         }
         let mut listed = false;
         let outcome = loop {

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, io, os::fd::OwnedFd, path::Path, sync::Arc, tim
 use mayfly_history::{
     Nanos,
     container::ContainerKey,
+    feed::cause,
     mounted::{MountChange, MountEvent},
     now,
 };
@@ -176,7 +177,7 @@ impl Namespace {
         let (heard, is_lost) = notices.map(Watched::take).unwrap_or_default();
         if is_lost {
             self.site.feed.count_lost_in_kernel(1);
-            self.site.feed.blind("stream_lagged", known.told_ns, Some(at_ns), 0, self.said("mounted more than could be told"));
+            self.site.feed.blind(cause::STREAM_LAGGED, known.told_ns, Some(at_ns), 0, self.said("mounted more than could be told"));
         }
         if !heard.is_empty() {
             let turns: Vec<_> = heard.into_iter().flat_map(|notice| known.book.hear(notice, self.bounds.mounts)).collect();

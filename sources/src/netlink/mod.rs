@@ -16,6 +16,7 @@ use std::{
 
 use mayfly_history::{
     Nanos,
+    feed::cause,
     lease::{LeaseEvent, LeaseReport, LeaseSource, PresentLeases},
     now,
 };
@@ -178,7 +179,7 @@ impl Session {
         let from_ns = self.last_ns;
         self.site.feed.count_lost_in_kernel(1);
         self.list(Some(from_ns))?;
-        self.site.feed.blind("stream_lagged", from_ns, Some(self.last_ns), 0, "the netlink socket overran");
+        self.site.feed.blind(cause::STREAM_LAGGED, from_ns, Some(self.last_ns), 0, "the netlink socket overran");
         Ok(())
     }
 

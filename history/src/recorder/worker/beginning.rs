@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Instant};
 use super::{Worker, own_gap};
 use crate::{
     container::{ContainerEvent, ContainerState},
-    feed::Gap,
+    feed::{Gap, cause},
     memory::Frugality,
     recorder::{
         Shared, Sinks,
@@ -88,7 +88,7 @@ impl Worker {
             gaps.put(Gap { to_ns: Some(to_ns), ..gap });
         }
         if let Some(from_ns) = blind_since {
-            gaps.put(own_gap("recorder_down", from_ns.min(moment.wall_ns), moment.wall_ns, String::new()));
+            gaps.put(own_gap(cause::RECORDER_DOWN, from_ns.min(moment.wall_ns), moment.wall_ns, String::new()));
         }
         let mut batch = Batch::default();
         batch.notes = notes;

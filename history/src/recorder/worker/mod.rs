@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     container::{ContainerEvent, ContainerKey, ContainerState, Report},
-    feed::{Feed, FeedStatus, Gap},
+    feed::{Feed, FeedStatus, Gap, cause},
     memory::Frugality,
     redact::Redaction,
     sink::Excess,
@@ -222,7 +222,7 @@ impl Worker {
                 self.gaps.put(Gap {
                     source: feed.source().into(),
                     endpoint: feed.endpoint().to_string(),
-                    cause: "ring_full".into(),
+                    cause: cause::RING_FULL.into(),
                     from_ns: self.status_ns,
                     to_ns: Some(moment.wall_ns),
                     recovered: 0,

@@ -8,6 +8,7 @@ use std::{
 use super::{Worker, own_gap};
 use crate::{
     error::chain,
+    feed::cause,
     recorder::{ledger::Moment, logs::Logs},
     store::{StoreError, Writer},
     time::{Nanos, now},
@@ -96,7 +97,7 @@ impl Worker {
                 0 => format!("{lost} events lost: {}", failing.error),
                 sealed => format!("{lost} events and the ends of {sealed} containers lost: {}", failing.error),
             };
-            self.gaps.put(own_gap("store_failed", failing.since_ns, now(), detail));
+            self.gaps.put(own_gap(cause::STORE_FAILED, failing.since_ns, now(), detail));
             // What holds, and what ended, may be among it; sources would only repeat what is known to hold.
             self.put_all();
             let lanes = self.lanes.iter().map(|lane| lane.name()).collect();
@@ -128,7 +129,7 @@ impl Worker {
                 let place = set_aside.map(|p| p.display().to_string()).unwrap_or_default();
                 let text = format!("the store was damaged and set aside as {place}: {}", chain(error));
                 self.shared.feeds.all().iter().for_each(|feed| feed.complain(text.clone()));
-                self.gaps.put(own_gap("store_failed", self.status_ns, now(), text));
+                self.gaps.put(own_gap(cause::STORE_FAILED, self.status_ns, now(), text));
                 self.resync(self.status_ns);
                 self.writer = Some((writer, logs));
                 self.replaced_at = Some(Instant::now());
@@ -136,7 +137,7 @@ impl Worker {
             }
             Err(failed) => {
                 let text = format!("the store was damaged: {}", chain(error));
-                self.gaps.put(own_gap("store_failed", self.status_ns, now(), text));
+                self.gaps.put(own_gap(cause::STORE_FAILED, self.status_ns, now(), text));
                 self.note_failure(&failed);
             }
         }
