@@ -4,10 +4,9 @@
 #define MAYFLY_DATAGRAM_H
 
 #include "abi.h"
-#include "admission.h"
 #include "event.h"
-#include "exclude.h"
 #include "ring.h"
+#include "socket.h"
 #include <linux/bpf.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
@@ -26,17 +25,10 @@ static __always_inline struct socket_change *begin_datagram(struct bpf_sock_addr
 	if (!sock || call->protocol != protocol)
 		return NULL;
 	own(&owner, now);
-	if (is_excluded_uid(owner.uid) || !admit(&owner.cgroups, now))
-		return NULL;
-	change = reserve(EVENT_SOCKET, sizeof(*change));
+	change = begin_change(&owner, SOCKET_CONNECT, false, now);
 	if (!change)
 		return NULL;
-	__builtin_memset(change, 0, sizeof(*change));
-	change->header = owner;
-	change->header.kind = EVENT_SOCKET;
-	change->header.size = sizeof(*change);
 	change->protocol = protocol;
-	change->action = SOCKET_CONNECT;
 	change->remote_port = bpf_ntohs(call->user_port);
 	change->local_port = sock->src_port;
 	return change;

@@ -11,6 +11,7 @@
 #include "admission.h"
 #include "exclude.h"
 #include "datagram.h"
+#include "socket.h"
 #include "victim.h"
 
 /* Where each field is; 0: there is none. The loader sets them. */
@@ -304,34 +305,14 @@ int on_cgroup_attach(void *context)
 	return 0;
 }
 
-/* Whoever began to connect or to listen: later states change in any process's time. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 32768);
-	__type(key, __u64); /* the socket's address in the kernel */
-	__type(value, struct event_header);
-} owners SEC(".maps");
-
 static __always_inline void report_socket(void *context, struct event_header *owner, __u32 action,
 					  bool failed, __u64 now)
 {
-	struct socket_change *change;
+	struct socket_change *change = begin_change(owner, action, failed, now);
 	__u16 protocol = 0;
 
-	if (!is_wanted(owner))
-		return;
-	change = reserve(EVENT_SOCKET, sizeof(*change));
 	if (!change)
 		return;
-	__builtin_memset(change, 0, sizeof(*change));
-	change->header = *owner;
-	change->header.kind = EVENT_SOCKET;
-	change->header.size = sizeof(*change);
-	/* A connect is told when its outcome is known, as of when it began. */
-	if (action != SOCKET_CONNECT)
-		change->header.boot_ns = now;
-	change->action = action;
-	change->failed = failed;
 	get(context, state_sport, change->local_port);
 	get(context, state_dport, change->remote_port);
 	get(context, state_family, change->family);
@@ -352,7 +333,7 @@ SEC("tracepoint/sock/inet_sock_set_state")
 int on_socket_state(void *context)
 {
 	__u64 now = bpf_ktime_get_boot_ns();
-	struct event_header fresh, *owner;
+	struct event_header fresh = {};
 	__u32 old = 0, new = 0;
 	__u64 key = 0;
 
@@ -366,19 +347,10 @@ int on_socket_state(void *context)
 			report_socket(context, &fresh, SOCKET_LISTEN, false, now);
 		return 0;
 	}
-	if (new != TCP_CLOSE && old != TCP_SYN_SENT)
-		return 0;
-	owner = bpf_map_lookup_elem(&owners, &key);
-	if (!owner)
-		return 0;
-	fresh = *owner;
-	if (old == TCP_SYN_SENT)
-		report_socket(context, &fresh, SOCKET_CONNECT, new == TCP_CLOSE, now);
-	if (new == TCP_CLOSE) {
-		if (old != TCP_SYN_SENT)
-			report_socket(context, &fresh, SOCKET_CLOSE, false, now);
-		bpf_map_delete_elem(&owners, &key);
-	}
+	if (find_owner(key, old, new, &fresh))
+		report_socket(context, &fresh,
+			      old == TCP_SYN_SENT ? SOCKET_CONNECT : SOCKET_CLOSE,
+			      old == TCP_SYN_SENT && new == TCP_CLOSE, now);
 	return 0;
 }
 

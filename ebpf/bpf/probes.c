@@ -9,6 +9,7 @@
 #include "exclude.h"
 #include "path.h"
 #include "datagram.h"
+#include "socket.h"
 #include "victim.h"
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_tracing.h>

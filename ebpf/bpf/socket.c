@@ -1,16 +1,5 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
-/*
- * Connections: of TCP by their states, of UDP when a peer is asked for. The later states of TCP
- * change in whatever context a packet arrives, so who owns a socket is kept from the moment when its
- * own process began to connect or to listen.
- */
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 32768);
-	__type(key, __u64); /* the socket's address in the kernel */
-	__type(value, struct event_header);
-} owners SEC(".maps");
+/* Connections: of TCP by their states, of UDP when a peer is asked for. */
 
 struct listening {
 	__u32 net_ns;
@@ -27,19 +16,10 @@ struct {
 static __always_inline void report_socket(struct event_header *owner, const struct sock *sock,
 					  __u32 action, bool failed, __u64 now)
 {
-	struct socket_change *change;
+	struct socket_change *change = begin_change(owner, action, failed, now);
 
-	if (is_excluded_uid(owner->uid) || !admit(&owner->cgroups, now))
-		return;
-	change = reserve(EVENT_SOCKET, sizeof(*change));
 	if (!change)
 		return;
-	change->header = *owner;
-	change->header.kind = EVENT_SOCKET;
-	change->header.size = sizeof(*change);
-	/* A connect is told when its outcome is known, as of when it began. */
-	if (action != SOCKET_CONNECT)
-		change->header.boot_ns = now;
 	change->family = sock->__sk_common.skc_family;
 	change->protocol = sock->sk_protocol;
 	/* A socket that closes has given its port back, and remembers it here. */
@@ -47,10 +27,6 @@ static __always_inline void report_socket(struct event_header *owner, const stru
 		sock->__sk_common.skc_num
 			?: bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sock, inet_sport));
 	change->remote_port = bpf_ntohs(sock->__sk_common.skc_dport);
-	change->action = action;
-	change->failed = failed;
-	__builtin_memset(change->local, 0, sizeof(change->local));
-	__builtin_memset(change->remote, 0, sizeof(change->remote));
 	if (change->family == AF_INET6) {
 		bpf_probe_read_kernel(change->local, 16, &sock->__sk_common.skc_v6_rcv_saddr);
 		bpf_probe_read_kernel(change->remote, 16, &sock->__sk_common.skc_v6_daddr);
@@ -95,7 +71,6 @@ int BPF_PROG(on_socket_state, const struct sock *sock, int old, int new)
 	__u64 now = bpf_ktime_get_boot_ns();
 	__u64 key = (__u64)sock;
 	struct event_header fresh = {};
-	struct event_header *owner;
 
 	if (new == TCP_SYN_SENT) {
 		own(&fresh, now);
@@ -120,18 +95,8 @@ int BPF_PROG(on_socket_state, const struct sock *sock, int old, int new)
 		report_socket(&fresh, sock, SOCKET_ACCEPT, false, now);
 		return 0;
 	}
-	if (new != TCP_CLOSE && old != TCP_SYN_SENT)
-		return 0;
-	owner = bpf_map_lookup_elem(&owners, &key);
-	if (!owner)
-		return 0;
-	fresh = *owner;
-	if (old == TCP_SYN_SENT)
-		report_socket(&fresh, sock, SOCKET_CONNECT, new == TCP_CLOSE, now);
-	if (new == TCP_CLOSE) {
-		if (old != TCP_SYN_SENT)
-			report_socket(&fresh, sock, SOCKET_CLOSE, false, now);
-		bpf_map_delete_elem(&owners, &key);
-	}
+	if (find_owner(key, old, new, &fresh))
+		report_socket(&fresh, sock, old == TCP_SYN_SENT ? SOCKET_CONNECT : SOCKET_CLOSE,
+			      old == TCP_SYN_SENT && new == TCP_CLOSE, now);
 	return 0;
 }
