@@ -12,7 +12,7 @@ use std::{
 
 use mayfly_tests::{IMAGE, Lifecycle, Mayfly, Result, Verdict, by_name, churn, exits, fake::now, report, until};
 
-use crate::{amount, containerd, docker, turn};
+use crate::{amount, containerd, docker, jobs, turn};
 
 /// What ended this long before a kill was written by then.
 const MARGIN: i64 = 1_000_000_000;
@@ -97,10 +97,7 @@ fn a_killed_recorder_invents_nothing_of_what_ctr_did_meanwhile() -> Result<()> {
                 Ok(())
             })
         });
-        until("a third of the load", Duration::from_secs(120), || match done.load(Relaxed) {
-            n if n * 3 >= runs => Ok(()),
-            n => Err(format!("{n} of {runs}").into()),
-        })?;
+        jobs::reached(runs / 3, &done)?;
         let killed_ns = now();
         recording.kill()?;
         // The gap is part of the scenario.
@@ -154,15 +151,12 @@ fn crash(mayfly: &Mayfly, runs: usize, job: &(dyn Fn(usize, i32) -> Result<()> +
     let recording = thread::scope(|scope| {
         let load = scope.spawn(|| {
             churn(runs, 4, |n| {
-                job(n, i32::try_from(n % 4)?)?;
+                job(n, jobs::code(n)?)?;
                 done.fetch_add(1, Relaxed);
                 Ok(())
             })
         });
-        until("half of the load", Duration::from_secs(120), || match done.load(Relaxed) {
-            n if n * 3 >= runs => Ok(()),
-            n => Err(format!("{n} of {runs}").into()),
-        })?;
+        jobs::reached(runs / 3, &done)?;
         recording.kill()?;
         // The gap is part of the scenario.
         thread::sleep(Duration::from_secs(3));
@@ -174,19 +168,7 @@ fn crash(mayfly: &Mayfly, runs: usize, job: &(dyn Fn(usize, i32) -> Result<()> +
     if let Err(error) = mayfly.wait_for_count("SELECT count(*) AS n FROM container_lifecycle_events WHERE action = 'destroy'", runs) {
         verdict.check(false, "destroys missing", || error.to_string());
     }
-    let containers = by_name(Lifecycle::all(mayfly)?);
-    let mut recovered = 0;
-    for n in 0..runs {
-        let name = format!("job-{n}");
-        let events = containers.get(&name).map_or(&[][..], Vec::as_slice);
-        recovered += events.iter().filter(|e| e.recovered()).count();
-        for step in ["create", "start", "die", "destroy"] {
-            let times = events.iter().filter(|e| e.action() == step).count();
-            verdict.check(times == 1, format!("{step} recorded {times} times"), || format!("{name}: {events:?}"));
-        }
-        let code = events.iter().find(|e| e.action() == "die").and_then(|e| e.number("exit_code"));
-        verdict.check(code == Some(i64::try_from(n % 4)?), "die with a wrong exit code", || format!("{name}: {code:?}"));
-    }
+    let recovered = jobs::check(&mut verdict, mayfly, runs)?;
     verdict.check(recovered > 0, "no event says that it is recovered", || format!("{runs} containers"));
     check_gap(&mut verdict, mayfly)?;
     recording.stop()?;

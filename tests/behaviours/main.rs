@@ -16,6 +16,7 @@ mod discovery;
 mod docker_restart;
 mod identity;
 mod idle;
+mod jobs;
 mod kernel;
 mod leases;
 mod manager;

@@ -3,12 +3,11 @@
 use std::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
     thread,
-    time::Duration,
 };
 
-use mayfly_tests::{IMAGE, Lifecycle, Mayfly, Result, Verdict, by_name, churn, daemon::Podman, exits, report, until};
+use mayfly_tests::{IMAGE, Mayfly, Result, Verdict, churn, daemon::Podman, exits, report};
 
-use crate::{amount, turn};
+use crate::{amount, jobs, turn};
 
 #[test]
 fn what_podman_did_without_its_service_is_recovered() -> Result<()> {
@@ -21,21 +20,15 @@ fn what_podman_did_without_its_service_is_recovered() -> Result<()> {
     thread::scope(|scope| {
         let load = scope.spawn(|| {
             churn(runs, 4, |n| {
-                let script = format!("exit {}", n % 4);
-                exits(runner().args(["--name", &format!("job-{n}"), IMAGE, "sh", "-c", &script]), i32::try_from(n % 4)?)?;
+                let code = jobs::code(n)?;
+                exits(runner().args(["--name", &format!("job-{n}"), IMAGE, "sh", "-c", &format!("exit {code}")]), code)?;
                 done.fetch_add(1, Relaxed);
                 Ok(())
             })
         });
-        let reached = |least: usize| {
-            until("part of the load", Duration::from_secs(120), || match done.load(Relaxed) {
-                n if n >= least => Ok(()),
-                n => Err(format!("{n} of {least}").into()),
-            })
-        };
-        reached(runs / 3)?;
+        jobs::reached(runs / 3, &done)?;
         podman.stop()?;
-        reached(runs / 3 + 6)?;
+        jobs::reached(runs / 3 + 6, &done)?;
         podman.resume()?;
         load.join().map_err(|_| "the load panicked")?
     })?;
@@ -43,19 +36,7 @@ fn what_podman_did_without_its_service_is_recovered() -> Result<()> {
     mayfly.wait_for_count("SELECT count(*) AS n FROM container_lifecycle_events WHERE action = 'destroy'", runs)?;
 
     let mut verdict = Verdict::default();
-    let containers = by_name(Lifecycle::all(&mayfly)?);
-    let mut recovered = 0;
-    for n in 0..runs {
-        let name = format!("job-{n}");
-        let events = containers.get(&name).map_or(&[][..], Vec::as_slice);
-        recovered += events.iter().filter(|e| e.recovered()).count();
-        for step in ["create", "start", "die", "destroy"] {
-            let times = events.iter().filter(|e| e.action() == step).count();
-            verdict.check(times == 1, format!("{step} recorded {times} times"), || format!("{name}: {events:?}"));
-        }
-        let code = events.iter().find(|e| e.action() == "die").and_then(|e| e.number("exit_code"));
-        verdict.check(code == Some(i64::try_from(n % 4)?), "die with a wrong exit code", || format!("{name}: {code:?}"));
-    }
+    let recovered = jobs::check(&mut verdict, &mayfly, runs)?;
     report(&format!("podman: {recovered} events recovered of {runs} containers"));
     // Of six that ended meanwhile four were on their way: at least their die and destroy, and two whole.
     verdict.check(recovered >= 4 * 2 + 2 * 4, "too few events say that they are recovered", || recovered.to_string());
