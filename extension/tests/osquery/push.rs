@@ -19,7 +19,9 @@ const PUSH: &str = "[push]\ntables = [\"container_image_events\"]\n";
 /// What the logger has taken: when, and the line.
 fn taken(place: &Place) -> Vec<(i64, Value)> {
     let text = fs::read_to_string(place.database().with_extension("json.log")).unwrap_or_default();
-    let lines = text.lines().map(|line| {
+    // The last line may be only begun.
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let lines = whole.lines().map(|line| {
         let (at, line) = line.split_once(' ').unwrap();
         (at.parse().unwrap(), serde_json::from_str(line).unwrap_or_else(|error| panic!("not JSON: {error}: {line}")))
     });
