@@ -10,15 +10,16 @@ use inotify::{EventMask, WatchMask};
 
 use crate::watched::{Seen, Waker, Watched};
 
-/// A commit shows to readers a moment after its bytes are in the log, and nothing tells when: look once more after this.
-const SETTLES: Duration = Duration::from_millis(5);
+/// A commit shows to readers a moment after its bytes are in the log, and nothing tells when: look once more after this, and then after this, for a
+/// writer that was kept from the processor in between.
+const SETTLES: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(100)];
 
 /// The commits of the store in one folder.
 #[derive(Debug)]
 pub(crate) struct Commits {
     watched: Watched,
-    /// Written, and to be looked at once more.
-    unsettled: bool,
+    /// Written, and to be looked at once more: when, and how long after that again.
+    again: Option<(Instant, &'static [Duration])>,
 }
 
 /// Why a wait ended.
@@ -40,7 +41,7 @@ impl Commits {
         let mut watched = Watched::new()?;
         // The write-ahead log changes with every commit; a new file replaces one that was set aside.
         watched.add(dir, WatchMask::MODIFY | WatchMask::CREATE | WatchMask::MOVED_TO)?;
-        Ok(Self { watched, unsettled: false })
+        Ok(Self { watched, again: None })
     }
 
     /// Lets [`Commits::wait`] return, now or next.
@@ -51,23 +52,29 @@ impl Commits {
     /// Waits until the store was written, the waker called, or `deadline` passed.
     pub(crate) fn wait(&mut self, deadline: Option<Instant>) -> io::Result<Woken> {
         loop {
-            let settled = self.unsettled.then(|| Instant::now() + SETTLES);
-            let until = [deadline, settled].into_iter().flatten().min();
+            let until = [deadline, self.again.map(|(at, _)| at)].into_iter().flatten().min();
             let Seen { files, called } = self.watched.wait(until)?;
             if called {
                 return Ok(Woken::Called);
             }
-            if files {
-                if let Some(woken) = self.read()? {
-                    self.unsettled = true;
-                    return Ok(woken);
+            if files && let Some(woken) = self.read()? {
+                self.look_again(&SETTLES);
+                return Ok(woken);
+            }
+            let now = Instant::now();
+            match self.again {
+                Some((at, later)) if at <= now => {
+                    self.look_again(later);
+                    return Ok(Woken::Written);
                 }
-            } else if std::mem::take(&mut self.unsettled) {
-                return Ok(Woken::Written);
-            } else if until.is_some_and(|until| until <= Instant::now()) {
-                return Ok(Woken::Late);
+                _ if deadline.is_some_and(|deadline| deadline <= now) => return Ok(Woken::Late),
+                _ => {}
             }
         }
+    }
+
+    fn look_again(&mut self, pauses: &'static [Duration]) {
+        self.again = pauses.split_first().map(|(pause, later)| (Instant::now() + *pause, later));
     }
 
     /// What happened to the store's files; `None`: nothing to them.
@@ -99,16 +106,19 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let mut commits = Commits::of(dir.path()).unwrap();
         let soon = || Some(Instant::now() + Duration::from_millis(30));
+        let later = || Some(Instant::now() + Duration::from_secs(60));
         fs::write(dir.path().join("other"), "x").unwrap();
         assert_eq!(commits.wait(soon()).unwrap(), Woken::Late);
         fs::write(dir.path().join("history.db"), "x").unwrap();
-        assert_eq!(commits.wait(soon()).unwrap(), Woken::Replaced);
-        assert_eq!(commits.wait(soon()).unwrap(), Woken::Written, "looks once more");
+        assert_eq!(commits.wait(later()).unwrap(), Woken::Replaced);
+        assert_eq!(commits.wait(later()).unwrap(), Woken::Written, "looks once more");
         fs::write(dir.path().join("history.db-wal"), "x").unwrap();
-        assert_eq!(commits.wait(soon()).unwrap(), Woken::Written);
-        assert_eq!(commits.wait(soon()).unwrap(), Woken::Written, "looks once more");
+        assert_eq!(commits.wait(later()).unwrap(), Woken::Written);
+        assert_eq!(commits.wait(later()).unwrap(), Woken::Written, "looks once more");
+        assert_eq!(commits.wait(later()).unwrap(), Woken::Written, "and again, if the writer was held up");
+        assert_eq!(commits.wait(soon()).unwrap(), Woken::Late, "and no more");
         commits.waker().wake();
-        assert_eq!(commits.wait(None).unwrap(), Woken::Called);
+        assert_eq!(commits.wait(later()).unwrap(), Woken::Called);
         assert_eq!(commits.wait(soon()).unwrap(), Woken::Late);
     }
 }
