@@ -14,8 +14,8 @@ use super::budget::Budget;
 /// What is told is waited for to end for this long…
 const QUIET: Duration = Duration::from_millis(100);
 /// …and at most for this long.
-const LATEST: Duration = Duration::from_millis(500);
-/// After a capture a table is left alone for this many times what it took, though it is told of.
+pub(super) const LATEST: Duration = Duration::from_millis(500);
+/// After a capture a table is left alone for this many times what one usually takes, though it is told of.
 const REST: u32 = 4;
 /// A table that fails is left alone for this long at first, …
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
@@ -144,8 +144,10 @@ impl Schedule {
         let spread = 1.0 + JITTER * (2.0 * (self.random)() - 1.0);
         let pause = self.pause(cost).mul_f64(spread);
         if let Some(entry) = self.entries.get_mut(table) {
-            *entry =
-                Entry { due: now + pause, told: entry.told.take(), not_before: now + cost * REST, failures: 0, is_suspect: false, cost };
+            // What was slow once, as all is on a host that is busy for a moment, does not keep the next change waiting.
+            let usual = if entry.cost.is_zero() { cost } else { entry.cost.min(cost) };
+            let not_before = now + usual * REST;
+            *entry = Entry { due: now + pause, told: entry.told.take(), not_before, failures: 0, is_suspect: false, cost };
         }
     }
 
@@ -282,6 +284,25 @@ mod tests {
         assert!(schedule.resolution("slow") > Duration::from_secs(2000));
         schedule.tell("x_events", &["slow"], now + MILLI);
         assert_eq!(schedule.next(now + MILLI), Turn::Wait(Some(now + REST * cost)), "a fifth of the time at most");
+    }
+
+    #[test]
+    fn a_capture_that_is_slow_for_once_does_not_keep_the_next_change_waiting() {
+        let now = Instant::now();
+        let mut schedule = captured(&["a"], MILLI, now);
+        let mut told_and_captured = |at: Instant, cost: Duration| {
+            schedule.tell("x_events", &["a"], at);
+            let Turn::Wait(Some(next)) = schedule.next(at) else { panic!("it has to be quiet first") };
+            assert!(capture(schedule.next(next)).is_some());
+            schedule.done("a", cost, next + cost);
+            (next - at, next + cost)
+        };
+        let (waited, at) = told_and_captured(now + 60_000 * MILLI, 900 * MILLI);
+        assert_eq!(waited, QUIET);
+        let (waited, at) = told_and_captured(at, 900 * MILLI);
+        assert_eq!(waited, QUIET, "once is no habit");
+        let (waited, _) = told_and_captured(at, 900 * MILLI);
+        assert_eq!(waited, REST * 900 * MILLI, "twice is");
     }
 
     #[test]
