@@ -15,14 +15,17 @@ use inotify::{EventMask, WatchDescriptor, WatchMask};
 use mayfly_history::Feed;
 use rustix::io::Errno;
 
-use self::places::{Interests, folders_below};
+use self::places::{Interest, Interests, folders_below};
 use super::map::FILES;
 use crate::watched::{Waker, Watched};
 
 /// Folders that come and go while they are looked at are looked at again so often, …
 const MOST_ROUNDS: usize = 3;
-/// …and then after this time: users may make and remove folders of their homes as fast as they like.
-const LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// …and then after this time: users may make and remove folders of their homes as fast as they like. What is written to a new folder is told as much
+/// later.
+pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(250);
+/// So often they are looked at in any case: nothing tells of a file system that is mounted over one, or of the folder two above that got another name.
+const LOOK_ANYWAY: Duration = Duration::from_secs(60);
 
 /// The files that tell of tables, watched.
 #[derive(Debug)]
@@ -74,19 +77,24 @@ impl Watches {
     /// Waits until something changed; `deadline` ends it with nothing.
     pub(super) fn wait(&mut self, deadline: Option<Instant>) -> io::Result<Woken> {
         loop {
-            let look_at = self.is_stale.then(|| self.looked_at + LOOK_PAUSE);
-            let seen = self.watched.wait([deadline, look_at].into_iter().flatten().min())?;
+            let look_at = self.look_at();
+            let seen = self.watched.wait(Some(deadline.map_or(look_at, |deadline| deadline.min(look_at))))?;
             if seen.called {
                 return Ok(Woken::Called);
             }
             let mut changed = if seen.files { self.read()? } else { BTreeSet::new() };
-            if self.is_stale && self.looked_at.elapsed() >= LOOK_PAUSE {
+            if self.look_at() <= Instant::now() {
                 changed.extend(self.look()?);
             }
             if !changed.is_empty() || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Ok(Woken::Changed(changed));
             }
         }
+    }
+
+    /// When to look again what is there.
+    fn look_at(&self) -> Instant {
+        self.looked_at + if self.is_stale { LOOK_PAUSE } else { LOOK_ANYWAY }
     }
 
     /// What the kernel told.
@@ -102,12 +110,14 @@ impl Watches {
                 continue;
             }
             let Some(folders) = self.known.get(&event.wd) else { continue };
-            // Folders of a folder are watched, too.
-            self.is_stale |= event.mask.intersects(EventMask::IGNORED | EventMask::ISDIR);
+            // The folder itself is gone, or is called otherwise now.
+            self.is_stale |= event.mask.intersects(EventMask::IGNORED | EventMask::MOVE_SELF);
+            let is_folder = event.mask.contains(EventMask::ISDIR);
             for interest in folders.iter().filter_map(|folder| self.folders.get(folder)).flatten() {
                 if event.name.is_some() && interest.name.as_deref().is_none_or(|name| Some(name) == event.name) {
                     changed.extend(interest.tells);
-                    self.is_stale |= interest.tells.is_none();
+                    // Folders of a folder are watched, too.
+                    self.is_stale |= is_folder || interest.tells.is_none();
                 }
             }
         }
@@ -147,8 +157,7 @@ impl Watches {
         let mut changed = BTreeSet::new();
         let mut known: HashMap<_, Vec<PathBuf>> = HashMap::new();
         for (folder, interests) in &folders {
-            let mask = WatchMask::CLOSE_WRITE | WatchMask::MOVE | WatchMask::CREATE | WatchMask::DELETE | WatchMask::ONLYDIR;
-            let watch = match self.watched.add(folder, mask) {
+            let watch = match self.watched.add(folder, notices(interests)) {
                 Ok(watch) => watch,
                 // It went away meanwhile, or is nothing to be watched: then its parent tells of the next one.
                 Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => continue,
@@ -175,6 +184,15 @@ impl Watches {
         (self.folders, self.known) = (folders, known);
         Ok(changed)
     }
+}
+
+/// What the kernel is to tell of a folder, besides what it is to tell of the same one under another path.
+fn notices(interests: &BTreeSet<Interest>) -> WatchMask {
+    let names = WatchMask::CREATE | WatchMask::DELETE | WatchMask::MOVE;
+    let mask = names | WatchMask::MOVE_SELF | WatchMask::ONLYDIR | WatchMask::MASK_ADD;
+    // Where something is only awaited, e.g. in /run, what is written there is nothing to wake up for.
+    let is_told = interests.iter().any(|interest| interest.tells.is_some());
+    if is_told { mask | WatchMask::CLOSE_WRITE } else { mask }
 }
 
 /// Whether the system has no room for any watch, rather than this one being refused.

@@ -177,3 +177,14 @@ fn follow_files(office: &Office, tell: &SyncSender<News>) -> Result<(), String> 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_appears_in_a_new_folder_is_captured_within_a_second_too() {
+        // The rest is for osquery to answer.
+        assert!(files::LOOK_PAUSE + schedule::LATEST <= Duration::from_millis(750));
+    }
+}

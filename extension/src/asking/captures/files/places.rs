@@ -30,11 +30,13 @@ pub(super) type Interests = BTreeMap<PathBuf, BTreeSet<Interest>>;
 /// The folders to watch below `root`, and what each of their names means; what is left out goes into `said`.
 pub(super) fn folders_below(root: &Path, said: &mut BTreeSet<String>) -> Interests {
     let mut folders = Folders { interests: BTreeMap::new(), said };
-    let mut homes = homes(root);
-    if homes.len() > MOST_HOMES {
-        folders.said.insert(format!("only {MOST_HOMES} of {} homes are watched", homes.len()));
+    let Homes { there, awaited } = Homes::below(root);
+    for (homes, how) in [(&there, "watched"), (&awaited, "waited for")] {
+        if homes.len() > MOST_HOMES {
+            folders.said.insert(format!("only {MOST_HOMES} of {} homes are {how}", homes.len()));
+        }
     }
-    homes = homes.into_iter().take(MOST_HOMES).collect();
+    let homes: Vec<_> = [&there, &awaited].into_iter().flat_map(|homes| homes.iter().take(MOST_HOMES)).collect();
     for (at, Files { place, .. }) in FILES.iter().enumerate() {
         match place {
             Place::File(path) => folders.file(&below(root, path), at),
@@ -112,12 +114,22 @@ fn below(root: &Path, path: &str) -> PathBuf {
     root.join(path.trim_start_matches('/'))
 }
 
-/// The homes that are there, of all users.
-fn homes(root: &Path) -> BTreeSet<PathBuf> {
-    let text = fs::read(below(root, "/etc/passwd")).unwrap_or_default();
-    let home = |line: &[u8]| {
-        let home = line.split(|byte| *byte == b':').nth(5)?;
-        (home.starts_with(b"/") && home != b"/").then(|| root.join(OsStr::from_bytes(&home[1..])))
-    };
-    text.split(|byte| *byte == b'\n').filter_map(home).filter(|home| home.is_dir()).collect()
+/// The homes of all users.
+struct Homes {
+    there: BTreeSet<PathBuf>,
+    /// Not there yet: some are made at the first login, or after the user.
+    awaited: BTreeSet<PathBuf>,
+}
+
+impl Homes {
+    fn below(root: &Path) -> Self {
+        let text = fs::read(below(root, "/etc/passwd")).unwrap_or_default();
+        let home = |line: &[u8]| {
+            let home = line.split(|byte| *byte == b':').nth(5)?;
+            (home.starts_with(b"/") && home != b"/").then(|| root.join(OsStr::from_bytes(&home[1..])))
+        };
+        let (there, other): (_, BTreeSet<PathBuf>) = text.split(|byte| *byte == b'\n').filter_map(home).partition(|home| home.is_dir());
+        // What is no folder, such as /dev/null, becomes none.
+        Self { there, awaited: other.into_iter().filter(|home| !home.exists()).collect() }
+    }
 }

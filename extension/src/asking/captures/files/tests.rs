@@ -82,6 +82,66 @@ fn homes_are_watched_of_users_that_come_later_too() {
 }
 
 #[test]
+fn a_home_that_is_made_after_its_user_is_watched_once_it_is_there() {
+    let mut tree = Tree::new();
+    fs::write(tree.path("etc/null"), "").unwrap();
+    let passwd = fs::read_to_string(tree.path("etc/passwd")).unwrap();
+    let more = "ann:x:2:2::/home/ann:/bin/sh\nnull:x:3:3::/etc/null:/bin/false\n";
+    fs::write(tree.path("etc/passwd"), passwd + more).unwrap();
+    // Nothing that the user's coming tells is left to be read.
+    tree.watches.read().unwrap();
+    tree.watches.look().unwrap();
+    let mut interests = tree.watches.folders[&tree.path("etc")].iter();
+    assert!(interests.all(|interest| interest.name.as_deref() != Some("null".as_ref())), "what is no folder becomes none");
+    fs::create_dir_all(tree.path("home/ann/.ssh")).unwrap();
+    tree.until(".ssh");
+    fs::write(tree.path("home/ann/.ssh/authorized_keys"), "x").unwrap();
+    tree.until(".ssh");
+}
+
+#[test]
+fn a_folder_that_gets_another_name_is_followed_no_further_and_the_next_of_its_name_is() {
+    let mut tree = Tree::new();
+    fs::create_dir(tree.path("root/.ssh")).unwrap();
+    tree.until(".ssh");
+    fs::rename(tree.path("root"), tree.path("old")).unwrap();
+    fs::create_dir_all(tree.path("root/.ssh")).unwrap();
+    tree.until(".ssh");
+    fs::write(tree.path("root/.ssh/authorized_keys"), "x").unwrap();
+    tree.until(".ssh");
+}
+
+#[test]
+fn what_nothing_tells_of_is_found_when_it_is_looked_at_anyway() {
+    let mut tree = Tree::new();
+    fs::create_dir_all(tree.path("home/ann/.ssh")).unwrap();
+    let passwd = fs::read_to_string(tree.path("etc/passwd")).unwrap();
+    fs::write(tree.path("etc/passwd"), passwd + "ann:x:2:2::/home/ann:/bin/sh\n").unwrap();
+    tree.until(".ssh");
+    let watched = |tree: &Tree| tree.watches.known.len();
+    let before = watched(&tree);
+    // As a file system that is mounted over it hides it.
+    fs::rename(tree.path("home"), tree.path("old")).unwrap();
+    fs::create_dir_all(tree.path("home/ann/.ssh")).unwrap();
+    tree.watches.looked_at -= LOOK_ANYWAY;
+    tree.until(".ssh");
+    assert_eq!(watched(&tree), before, "in place of the other");
+    fs::write(tree.path("home/ann/.ssh/authorized_keys"), "x").unwrap();
+    tree.until(".ssh");
+}
+
+#[test]
+fn what_happens_in_a_folder_where_something_is_awaited_tells_nothing() {
+    let mut tree = Tree::new();
+    // `spool` is awaited there, of `/var/spool/cron`.
+    fs::write(tree.path("var/other"), "x").unwrap();
+    fs::create_dir(tree.path("var/folder")).unwrap();
+    fs::write(tree.path("etc/hosts"), "x").unwrap();
+    assert_eq!(tree.until("/etc/hosts"), BTreeSet::from(["/etc/hosts"]));
+    assert!(!tree.watches.is_stale, "a folder that nobody waits for is none to look at");
+}
+
+#[test]
 fn folders_of_a_users_are_not_watched_and_those_of_root_to_a_bound() {
     let mut tree = Tree::new();
     for at in 0..MOST_SUBFOLDERS + 10 {
