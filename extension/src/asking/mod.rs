@@ -12,6 +12,7 @@ mod host;
 mod office;
 mod pack;
 mod push;
+mod recovery;
 mod refused;
 mod staff;
 mod standing;

@@ -14,7 +14,10 @@ use super::{
     envelope::{Envelope, Flags},
 };
 use crate::{
-    asking::Office,
+    asking::{
+        Office,
+        recovery::{self, recovering},
+    },
     manager::{Manager, ManagerError},
 };
 
@@ -59,7 +62,12 @@ impl Envelopes {
     pub(super) fn current(&self, number: u64, deadline: Instant) -> Result<Arc<Envelope>, String> {
         self.0.begun.call_once(|| {
             let keeper = self.clone();
-            if let Err(error) = thread::Builder::new().name("push-envelope".into()).spawn(move || keeper.keep()) {
+            let keep = move || {
+                // Who pushes shows it, as why there is no envelope.
+                let say = |why: String, hint: String| keeper.known().error = format!("{why}; {hint}");
+                recovering(keeper.0.office.line(), recovery::PAUSES, say, || keeper.keep());
+            };
+            if let Err(error) = thread::Builder::new().name("push-envelope".into()).spawn(keep) {
                 self.known().error = format!("cannot start a thread: {error}");
             }
         });

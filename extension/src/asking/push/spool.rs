@@ -19,7 +19,10 @@ use super::{
     envelopes::Envelopes,
 };
 use crate::{
-    asking::Office,
+    asking::{
+        Office,
+        recovery::{self, recovering},
+    },
     commits::{Commits, Woken},
     delivery::{Delivery, Outbox},
     line::Up,
@@ -56,7 +59,13 @@ enum Round {
 }
 
 impl Spool {
+    /// Pushes until the end. What breaks down begins anew where the store of deliveries says that it was.
     pub(super) fn work(mut self) {
+        let (line, feed) = (self.office.line().clone(), self.feed.clone());
+        recovering(&line, recovery::PAUSES, |why, hint| feed.failed(why, format!("{hint}; events wait in the store")), || self.push());
+    }
+
+    fn push(&mut self) {
         let delivery = Delivery::new(self.office.state_dir(), self.office.config().delivery.clone());
         let mut outbox = Outbox::new(&delivery);
         let mut store = None;
@@ -184,5 +193,62 @@ impl Spool {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use mayfly_history::{
+        TableSchema,
+        captures::{Captures, folder},
+        feed::Feeds,
+    };
+    use mayfly_tables::{Answered, Query, Rows, TableError};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{config::Config, line::Line};
+
+    struct Broken;
+
+    impl Table for Broken {
+        fn schema(&self) -> &TableSchema {
+            panic!("as the test wants it")
+        }
+
+        fn generate(&self, _: &Reader, _: &Query, _: &mut dyn Rows) -> Result<Answered, TableError> {
+            Ok(Answered::default())
+        }
+    }
+
+    #[test]
+    fn a_spool_that_breaks_down_says_so_and_does_not_hold_up_the_end() {
+        let dir = TempDir::new().unwrap();
+        let config = Config::default();
+        let (captures, _) = Captures::open(&folder(dir.path()), &config.store, config.redaction()).unwrap();
+        let (line, feed, ending) = (Line::new("/nowhere"), Feeds::default().feed("push", "events"), Arc::new(AtomicBool::new(false)));
+        let office = Office::new(config, dir.path(), line.clone(), Feeds::default(), captures);
+        let spool = Spool {
+            dir: dir.path().to_owned(),
+            tables: vec![&Broken],
+            feed: feed.clone(),
+            commits: Commits::of(dir.path()).unwrap(),
+            envelopes: Envelopes::new(&office),
+            ending: Arc::clone(&ending),
+            office,
+        };
+        line.raise(Vec::new(), Vec::new());
+        let thread = thread::Builder::new().name("push-events".into()).spawn(move || spool.work()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while feed.status().last_error != "the thread push-events panicked: as the test wants it" {
+            assert!(Instant::now() < deadline, "{:?}", feed.status());
+            thread::yield_now();
+        }
+        assert_eq!(feed.status().state, "failed");
+        line.hang_up();
+        ending.store(true, SeqCst);
+        thread.join().unwrap();
     }
 }
