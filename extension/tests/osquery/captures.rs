@@ -150,6 +150,21 @@ fn an_upgrade_of_osquery_that_adds_a_column_goes_on_with_the_same_history() {
 }
 
 #[test]
+fn a_change_is_never_dated_before_it_happened() {
+    let mut host = Host::new();
+    host.put("slow", &[("name", "TEXT", 8)], json!([["before"]]));
+    // It is asked, and looks after that.
+    host.osqueryd.ask(&json!({"do": "pause", "table": "slow", "seconds": 2}));
+    host.start(&["slow"], "");
+    until("it is asked", || host.asked("slow") > 0);
+    let changed = now();
+    host.osqueryd.ask(&json!({"do": "put", "table": "slow", "rows": [["after"]]}));
+    let seen = format!("SELECT valid_from_ns >= {changed} FROM slow_history WHERE name = 'after'");
+    until("seen", || !host.texts(&seen).is_empty());
+    assert_eq!(host.texts(&seen), ["1"]);
+}
+
+#[test]
 fn a_table_that_takes_its_time_delays_no_answer_and_ends_with_the_process() {
     let mut host = Host::new();
     host.put("slow", &[("name", "TEXT", 8)], json!([["x"]]));

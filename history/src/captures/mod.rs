@@ -46,7 +46,7 @@ pub type Row = Vec<String>;
 #[derive(Clone, Copy, Debug)]
 pub struct Capture<'c> {
     pub rows: &'c [Row],
-    /// When osquery was asked.
+    /// When osquery had answered.
     pub taken_ns: Nanos,
     /// Why it was asked: `startup`, `interval`, or the name of what told that the table may have changed.
     pub evidence: &'c str,

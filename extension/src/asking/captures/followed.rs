@@ -260,11 +260,12 @@ impl State {
 
     fn capture(&mut self, office: &Office, due: &Due) -> Result<(), CaptureError> {
         let most = usize::try_from(office.config().history.max_rows).unwrap_or(usize::MAX);
-        let taken_ns = now();
         // What happens from here on is answered by another capture.
         let told_ns = self.told_ns.take();
         let rows =
             office.line().manager(LONGEST).answering_at_most(MOST_ON_THE_WIRE).query(&self.table.capture_sql(most.saturating_add(1)))?;
+        // osquery looked at some time since it was asked: a change must not be dated before it happened.
+        let taken_ns = now();
         if rows.len() > most {
             return Err(CaptureError::TooManyRows { most });
         }
