@@ -20,18 +20,24 @@ use crate::time::boot_nanos;
 /// How often it is looked whether something expired, and whether the integrity check has ended.
 const PERIOD: Duration = Duration::from_secs(60);
 const CHECK_PERIOD: Duration = Duration::from_secs(1);
+/// A log of this size (256 KiB) is emptied once its store is idle: what little comes would go on making it longer, to sixteen times a megabyte.
+pub(super) const IDLE_LOG: u64 = 256 << 10;
+/// A store to which at most so many rows come in a period is idle: what it keeps of itself, and now and then how the sources fare.
+const IDLE_ROWS: u64 = 256;
 
 /// What is due, and when.
 #[derive(Debug)]
 pub(super) struct Chores {
     integrity: Option<Integrity>,
     pub(super) sealer: Sealer,
-    retention_at: Instant,
+    pub(super) retention_at: Instant,
+    /// All rows that were written when it was last looked.
+    rows: u64,
 }
 
 impl Chores {
     pub(super) fn new(integrity: Integrity) -> Result<Self, StoreError> {
-        Ok(Self { integrity: Some(integrity), sealer: Sealer::new()?, retention_at: Instant::now() + CHECK_PERIOD })
+        Ok(Self { integrity: Some(integrity), sealer: Sealer::new()?, retention_at: Instant::now() + CHECK_PERIOD, rows: 0 })
     }
 }
 
@@ -59,10 +65,22 @@ pub(super) fn step(writer: &mut Writer) -> Result<Instant, StoreError> {
         let age = writer.clock.age(boot_nanos());
         writer.keep_state(age)?;
         writer.chores.retention_at = now + PERIOD;
+        rest(writer)?;
     }
     let waits = writer.chores.integrity.is_some() || writer.histories.iter().any(|history| history.training.is_some());
     let check_at = waits.then(|| now + CHECK_PERIOD);
     Ok(check_at.map_or(writer.chores.retention_at, |at| at.min(writer.chores.retention_at)))
+}
+
+/// Empties the log of a store that is idle.
+fn rest(writer: &mut Writer) -> Result<(), StoreError> {
+    let rows = writer.conn.total_changes();
+    let before = std::mem::replace(&mut writer.chores.rows, rows);
+    if rows - before > IDLE_ROWS {
+        return Ok(());
+    }
+    let emptied = retention::empty_log(writer, IDLE_LOG);
+    writer.checked("empty the log", emptied)
 }
 
 pub(super) fn seal(writer: &mut Writer, index: usize) -> Result<(), StoreError> {

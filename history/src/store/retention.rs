@@ -134,8 +134,20 @@ fn drop_intervals(conn: &Connection, name: &str, before: i64, most: usize) -> Re
 fn size(writer: &Writer) -> Result<Size, rusqlite::Error> {
     let pragma = |name: &str| writer.conn.pragma_query_value(None, name, |r| r.get::<_, i64>(0)).map(i64::cast_unsigned);
     let page = pragma("page_size")?;
-    let log = std::fs::metadata(beside(&writer.dir.join(FILE), "-wal")).map_or(0, |m| m.len());
+    let log = log_size(writer);
     Ok(Size { total: page * pragma("page_count")? + log, free: page * pragma("freelist_count")?, log })
+}
+
+fn log_size(writer: &Writer) -> u64 {
+    std::fs::metadata(beside(&writer.dir.join(FILE), "-wal")).map_or(0, |m| m.len())
+}
+
+/// Empties a log that is longer than this, unless a reader still needs it.
+pub(super) fn empty_log(writer: &Writer, most: u64) -> Result<(), rusqlite::Error> {
+    if log_size(writer) > most {
+        checkpoint(&writer.conn)?;
+    }
+    Ok(())
 }
 
 /// Makes the store fit its size: gives back free pages, then drops the oldest of the largest table.

@@ -6,6 +6,7 @@ mod damage;
 mod full_disk;
 mod generations;
 mod histories;
+mod idle;
 mod layouts;
 mod model;
 
