@@ -6,6 +6,7 @@
 mod accounts;
 mod addresses;
 mod bad_input;
+mod captures;
 mod churn;
 mod containerd_restart;
 mod crash;

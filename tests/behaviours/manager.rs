@@ -50,7 +50,8 @@ impl Manager {
         serde_json::from_str(&line).map_err(|error| format!("{error}: {line:?}").into())
     }
 
-    fn ask(&mut self, ask: &Value) -> Result<Value> {
+    /// Gives a command (see `manager.py`) that must succeed.
+    pub(crate) fn ask(&mut self, ask: &Value) -> Result<Value> {
         writeln!(self.input, "{ask}")?;
         let answer = self.read()?;
         if answer.get("failed").is_some() { Err(format!("{ask}: {answer}").into()) } else { Ok(answer) }

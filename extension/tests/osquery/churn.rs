@@ -1,7 +1,7 @@
 //! The law of captures: while a host changes, the history of each table as of any instant is what the table had then, within the resolution that it states.
 //!
 //! The host is a network and a mount namespace of its own and a tree of files. Each thing changes rarely enough that every state lasts longer than the
-//! resolution: what comes and goes in between nobody promises to see.
+//! resolution: what comes and goes in between nobody promises to see. Containers, which need a daemon, have the same test in `tests/behaviours/captures.rs`.
 
 use std::{
     collections::BTreeMap,

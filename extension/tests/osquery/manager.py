@@ -316,8 +316,9 @@ def obey(manager, command):
     if do == "snapshot":
         # What a table has between two instants.
         before = time.time_ns()
-        rows = manager.tables[command["table"]].rows()
-        return {"before": before, "rows": rows, "after": time.time_ns()}
+        table = manager.tables[command["table"]]
+        rows = table.rows()
+        return {"before": before, "rows": rows, "after": time.time_ns(), "columns": [name for name, _, _ in table.columns]}
     if do == "retract":
         with manager.lock:
             del manager.registered[command["uuid"]]

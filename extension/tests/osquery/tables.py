@@ -1,10 +1,14 @@
-"""Tables as osquery has them: some with the data of the host below a root, and any others with rows that are given.
+"""Tables as osquery has them: some with the data of the host below a root or of a Docker daemon at its socket, and any others with rows
+that are given.
 
 A table is a list of columns (name, type, op), osquery's attributes, and what gives its rows.
 """
 
+import contextlib
+import http.client
 import json
 import os
+import socket
 import subprocess
 
 
@@ -127,6 +131,46 @@ def systemd_units(root):
     return [[os.path.basename(path), path] for path in files(root, "etc/systemd/system")]
 
 
+class Daemon(http.client.HTTPConnection):
+    """Docker's API at a UNIX socket."""
+
+    def __init__(self, path):
+        super().__init__("localhost", timeout=10)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+def docker(path, what):
+    with contextlib.closing(Daemon(path)) as daemon:
+        daemon.request("GET", what)
+        return json.load(daemon.getresponse())
+
+
+def docker_containers(path):
+    columns = ("Image", "ImageID", "Command", "Created", "State", "Status")
+    return [[c["Id"], c["Names"][0]] + [str(c[column]) for column in columns] for c in docker(path, "/containers/json?all=1")]
+
+
+def docker_container_networks(path):
+    return [
+        [container["Id"], name, network["NetworkID"], network["IPAddress"]]
+        for container in docker(path, "/containers/json?all=1")
+        for name, network in container["NetworkSettings"]["Networks"].items()
+    ]
+
+
+def docker_images(path):
+    return [[i["Id"], str(i["Created"]), str(i["Size"]), ",".join(sorted(i["RepoTags"] or []))] for i in docker(path, "/images/json")]
+
+
+def docker_volumes(path):
+    return [[v["Name"], v["Driver"], v["Mountpoint"]] for v in docker(path, "/volumes")["Volumes"] or []]
+
+
 def text(*names):
     return [(name, "TEXT", 8) for name in names]
 
@@ -147,6 +191,13 @@ REAL = {
     "dns_resolvers": ([("id", "INTEGER", 8)] + text("type", "address"), dns_resolvers),
     "apt_sources": (text("name", "source"), apt_sources),
     "systemd_units": (text("id", "path"), systemd_units),
+    "docker_containers": (
+        [("id", "TEXT", 1)] + text("name", "image", "image_id", "command") + [("created", "BIGINT", 8)] + text("state", "status"),
+        docker_containers,
+    ),
+    "docker_container_networks": ([("id", "TEXT", 1)] + text("name", "network_id", "ip_address"), docker_container_networks),
+    "docker_images": ([("id", "TEXT", 1), ("created", "BIGINT", 8), ("size_bytes", "BIGINT", 8)] + text("tags"), docker_images),
+    "docker_volumes": ([("name", "TEXT", 1)] + text("driver", "mount_point"), docker_volumes),
 }
 
 
