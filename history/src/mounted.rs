@@ -127,4 +127,27 @@ impl Record for MountEvent {
     fn clean(&mut self, redaction: &Redaction, _now_ns: Nanos) {
         Fact::clean(&mut self.mount, redaction);
     }
+
+    /// Of a container's mounts it is one of the container's own users.
+    fn users(&self) -> [Option<i64>; 3] {
+        let uid = self.by.as_ref().and_then(|by| by.uid);
+        [uid.filter(|_| self.mount.container.container_id.is_empty()), None, None]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_mounts_on_the_host_is_one_of_its_users_and_in_a_container_is_not() {
+        let by = |container: &str, uid| {
+            let container = ContainerKey { container_id: container.into(), ..ContainerKey::default() };
+            let by = Some(Mounter { pid: 7, path: "/bin/mount".into(), uid });
+            MountEvent { time_ns: 1, action: MountChange::Mount, mount: Mount { container, ..Mount::default() }, by }
+        };
+        assert_eq!(by("", Some(1000)).users(), [Some(1000), None, None]);
+        assert_eq!(by("c", Some(1000)).users(), [None; 3]);
+        assert_eq!(MountEvent { by: None, ..by("", None) }.users(), [None; 3]);
+    }
 }

@@ -38,4 +38,29 @@ impl Record for OomEvent {
     fn time_ns(&self) -> Nanos {
         self.time_ns
     }
+
+    fn users(&self) -> [Option<i64>; 3] {
+        [self.uid.filter(|_| self.container.container_id.is_empty()), None, None]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_victim_on_the_host_is_one_of_its_users_and_in_a_container_is_not() {
+        let killed = |container: &str| OomEvent {
+            time_ns: 1,
+            pid: 7,
+            path: "/bin/hog".into(),
+            uid: Some(1000),
+            cgroup_id: None,
+            total_vm: 0,
+            rss: 0,
+            container: ContainerKey { container_id: container.into(), ..ContainerKey::default() },
+        };
+        assert_eq!(killed("").users(), [Some(1000), None, None]);
+        assert_eq!(killed("c").users(), [None; 3]);
+    }
 }

@@ -43,7 +43,7 @@ fn what_a_container_mounts_is_told_and_ends_with_it() -> Result<()> {
 }
 
 /// A folder at which something is mounted; nothing is once this is dropped.
-struct Place(PathBuf);
+pub(crate) struct Place(pub(crate) PathBuf);
 
 impl Place {
     fn text(&self) -> String {
@@ -58,7 +58,7 @@ impl Drop for Place {
 }
 
 /// Whether this kernel tells who mounts; older ones do not.
-fn who_is_told(mayfly: &Mayfly) -> Result<bool> {
+pub(crate) fn who_is_told(mayfly: &Mayfly) -> Result<bool> {
     let told = mayfly.command("doctor")?.output()?;
     Ok(String::from_utf8_lossy(&told.stdout).contains("who mounts: the kernel tells"))
 }

@@ -10,7 +10,11 @@ use std::{
 use mayfly_tests::{IMAGE, Mayfly, Result, Row, Verdict, report, run, tool};
 use serde_json::Value;
 
-use crate::{amount, containerd, docker, turn};
+use crate::{
+    amount, containerd, docker,
+    mounts::{Place as Mounted, who_is_told},
+    turn,
+};
 
 fn text<'r>(row: &'r Row, column: &str) -> &'r str {
     row.get(column).and_then(Value::as_str).unwrap_or_default()
@@ -239,4 +243,32 @@ fn a_user_of_the_name_service_is_known_from_the_first_process_that_shows_it() ->
     verdict.check(rows.iter().all(|row| text(row, "username") == "mayfly-sss"), "names after a restart", || format!("{rows:?}"));
     recording.stop()?;
     verdict.pass()
+}
+
+#[test]
+fn a_user_of_the_name_service_who_mounts_is_known_though_no_process_of_the_host_is_recorded() -> Result<()> {
+    const UID: u32 = 54_324;
+    let _turn = turn();
+    let _switched = ExtraUsers::switch_on()?;
+    ExtraUsers::write(&format!("mayfly-mounts:x:{UID}:65534::/:/bin/sh\n"))?;
+    let mayfly = Mayfly::with("[accounts]\n[mounts]\nenabled = true\n")?;
+    let recording = mayfly.record()?;
+    let home = tempfile::tempdir()?;
+    let at = Mounted(home.path().to_owned());
+    // Programs that mount want to be root; the call itself only wants the capability.
+    let call = "import ctypes, sys; sys.exit(ctypes.CDLL(None).mount(b'of-a-user', sys.argv[1].encode(), b'tmpfs', 0, None))";
+    let mut mount = Command::new(tool("setpriv", "util-linux")?);
+    mount.args([&format!("--reuid={UID}"), "--regid=65534", "--clear-groups", "--inh-caps=+sys_admin", "--ambient-caps=+sys_admin"]);
+    run(mount.arg("/usr/bin/python3").args(["-c", call]).arg(&at.0))?;
+    mayfly.wait_for_count("SELECT count(*) AS n FROM mount_events WHERE device = 'of-a-user'", 1)?;
+    if who_is_told(&mayfly)? {
+        mayfly.wait_for_count(&format!("SELECT count(*) AS n FROM mount_events WHERE device = 'of-a-user' AND uid = {UID}"), 1)?;
+        let named = "SELECT count(*) AS n FROM users_history WHERE username = 'mayfly-mounts' AND evidence = 'nss'";
+        mayfly.wait_for_count(named, 1)?;
+    } else {
+        report("this kernel does not tell who mounts, so that nobody is asked for");
+    }
+    drop(at);
+    assert!(recording.stop()?.success(), "{}", mayfly.log());
+    Ok(())
 }
