@@ -41,6 +41,9 @@ pub struct Group {
     pub members: Vec<String>,
     /// Whose group file names it; an empty id is the host's.
     pub container: ContainerKey,
+    /// As in [`User::by_name_service`].
+    #[serde(default)]
+    pub by_name_service: bool,
 }
 
 /// `account_events.action`.
@@ -89,6 +92,9 @@ impl AccountEvent {
     }
 }
 
+/// The list of those that are in no file.
+const NAME_SERVICE: Cow<'static, str> = Cow::Borrowed("name service");
+
 /// The list that a container's accounts stand in, or the host's.
 fn list_of(container: &ContainerKey) -> Cow<'static, str> {
     if container.container_id.is_empty() {
@@ -112,7 +118,7 @@ impl Fact for User {
     }
 
     fn group(&self) -> Cow<'_, str> {
-        if self.by_name_service { Cow::Borrowed("name service") } else { list_of(&self.container) }
+        if self.by_name_service { NAME_SERVICE } else { list_of(&self.container) }
     }
 }
 
@@ -126,7 +132,7 @@ impl Fact for Group {
     }
 
     fn group(&self) -> Cow<'_, str> {
-        list_of(&self.container)
+        if self.by_name_service { NAME_SERVICE } else { list_of(&self.container) }
     }
 }
 

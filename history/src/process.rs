@@ -105,6 +105,10 @@ impl Record for ProcessEvent {
         if self.container.container_id.is_empty() { [self.uid, self.euid, self.auid] } else { [self.auid, None, None] }
     }
 
+    fn group(&self) -> Option<i64> {
+        self.gid.filter(|_| self.container.container_id.is_empty())
+    }
+
     fn throttled(self, events: u64, now_ns: Nanos) -> Option<Self> {
         // What the kernel left out before counts too.
         let before = if self.action == ProcessAction::Throttled { self.shed.unwrap_or(0).saturating_sub(1) } else { 0 };

@@ -22,6 +22,11 @@ pub trait Record: Pushed + fmt::Debug + Sized {
         [None; 3]
     }
 
+    /// Id of a group of the host that it names, likewise.
+    fn group(&self) -> Option<i64> {
+        None
+    }
+
     /// A row that says that `events` like this one were left out, because their key filled its share of the ring.
     fn throttled(self, _events: u64, _now_ns: Nanos) -> Option<Self> {
         None

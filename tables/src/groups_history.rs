@@ -9,7 +9,7 @@ pub(crate) static TABLE: History<Group> = History::pushed(&GROUPS_HISTORY);
 /// The groups, past and present.
 pub static GROUPS_HISTORY: HistoryTable<Group> = HistoryTable {
     name: "groups_history",
-    doc: "The groups of the host and of containers, past and present. Of a container, ids are what the host's kernel sees.",
+    doc: "The groups of the host and of containers, past and present. Of a container, ids are what the host's kernel sees. Groups that only the name service knows (`evidence = nss`: SSSD, systemd) are here from the first process of the host that showed them.",
     columns: &[
         bigint(
             "gid",

@@ -174,33 +174,39 @@ struct ExtraUsers {
 
 impl ExtraUsers {
     const SWITCH: &str = "/etc/nsswitch.conf";
-    const USERS: &str = "/var/lib/extrausers/passwd";
+    const HOME: &str = "/var/lib/extrausers";
+    const USERS: &str = "passwd";
+    const GROUPS: &str = "group";
 
     fn switch_on() -> Result<Self> {
         if !run(Command::new("/sbin/ldconfig").arg("-p"))?.contains("libnss_extrausers") {
             return Err("libnss_extrausers is not installed: `apt-get install libnss-extrausers`, or `cargo xtask setup`".into());
         }
         let before = fs::read_to_string(Self::SWITCH)?;
-        let line = |line: &str| if line.starts_with("passwd:") { format!("{line} extrausers") } else { line.to_owned() };
+        let is_ours = |line: &str| [Self::USERS, Self::GROUPS].iter().any(|name| line.starts_with(&format!("{name}:")));
+        let line = |line: &str| if is_ours(line) { format!("{line} extrausers") } else { line.to_owned() };
         let with = before.lines().map(line).collect::<Vec<_>>().join("\n");
         let switched = Self { before };
         fs::write(Self::SWITCH, with + "\n")?;
         Ok(switched)
     }
 
-    fn write(users: &str) -> Result<()> {
-        let beside = format!("{}.new", Self::USERS);
-        fs::create_dir_all("/var/lib/extrausers")?;
-        fs::write(&beside, users)?;
+    fn write(name: &str, lines: &str) -> Result<()> {
+        let file = format!("{}/{name}", Self::HOME);
+        let beside = format!("{file}.new");
+        fs::create_dir_all(Self::HOME)?;
+        fs::write(&beside, lines)?;
         fs::set_permissions(&beside, fs::Permissions::from_mode(0o644))?;
-        Ok(fs::rename(beside, Self::USERS)?)
+        Ok(fs::rename(beside, file)?)
     }
 }
 
 impl Drop for ExtraUsers {
     fn drop(&mut self) {
         let restored = fs::write(Self::SWITCH, &self.before);
-        let _ = fs::remove_file(Self::USERS);
+        for name in [Self::USERS, Self::GROUPS] {
+            let _ = fs::remove_file(format!("{}/{name}", Self::HOME));
+        }
         if let Err(error) = restored {
             report(&format!("{} was left changed: {error}", Self::SWITCH));
         }
@@ -208,35 +214,49 @@ impl Drop for ExtraUsers {
 }
 
 #[test]
-fn a_user_of_the_name_service_is_known_from_the_first_process_that_shows_it() -> Result<()> {
+fn a_user_and_a_group_of_the_name_service_are_known_from_the_first_process_that_shows_them() -> Result<()> {
     const UID: u32 = 54_322;
+    const GID: u32 = 54_323;
     let _turn = turn();
     let _switched = ExtraUsers::switch_on()?;
-    ExtraUsers::write(&format!("mayfly-sss:x:{UID}:65534:from the directory:/:/bin/sh\n"))?;
+    ExtraUsers::write(ExtraUsers::USERS, &format!("mayfly-sss:x:{UID}:{GID}:from the directory:/:/bin/sh\n"))?;
+    ExtraUsers::write(ExtraUsers::GROUPS, &format!("mayfly-team:x:{GID}:mayfly-sss,mayfly-ann\n"))?;
     let mayfly = Mayfly::with("[accounts]\n[ebpf]\nhost_processes = true\n")?;
     let names = format!("{JOIN} WHERE e.uid = {UID} ORDER BY e.time_ns");
     let named = format!("SELECT count(*) AS n FROM users_history WHERE username = 'mayfly-sss' AND evidence = 'nss' AND uid = {UID}");
-    let show = |word: &str| run(Command::new("/bin/echo").arg(word).uid(UID).gid(65_534));
+    let team = format!("SELECT count(*) AS n FROM groups_history WHERE groupname = 'mayfly-team' AND evidence = 'nss' AND gid = {GID}");
+    let show = |word: &str| run(Command::new("/bin/echo").arg(word).uid(UID).gid(GID));
     let mut verdict = Verdict::default();
 
     let recording = mayfly.record()?;
     show("first")?;
     mayfly.wait_for_count(&named, 1)?;
+    mayfly.wait_for_count(&format!("{team} AND members = '[\"mayfly-ann\",\"mayfly-sss\"]'"), 1)?;
     show("second")?;
     mayfly.wait_for_count(&format!("SELECT count(*) AS n FROM container_process_events WHERE uid = {UID} AND action = 'exit'"), 2)?;
     let rows = mayfly.query(&names)?;
     verdict
         .check(rows.iter().all(|row| text(row, "username") == "mayfly-sss"), "process events without their name", || format!("{rows:?}"));
     verdict.check(rows.len() >= 4, "process events", || format!("{rows:?}"));
-    let told = mayfly.count("SELECT count(*) AS n FROM account_events WHERE username = 'mayfly-sss'")?;
+    let groups = mayfly.query(&format!(
+        "SELECT e.cmdline, coalesce(g.groupname, '') AS groupname FROM container_process_events e LEFT JOIN groups_history g \
+         ON g.gid = e.gid AND g.container_id = e.container_id AND g.as_of = e.time_ns WHERE e.gid = {GID}"
+    ))?;
+    let are_named = groups.len() >= 4 && groups.iter().all(|row| text(row, "groupname") == "mayfly-team");
+    verdict.check(are_named, "process events without the name of their group", || format!("{groups:?}"));
+    let told = mayfly.count("SELECT count(*) AS n FROM account_events WHERE username = 'mayfly-sss' OR groupname = 'mayfly-team'")?;
     verdict.check(told == 0, "an account that nobody added just now", || told.to_string());
     recording.stop()?;
 
     // Nobody knows what became of it while nobody asked, until it is seen again.
     let recording = mayfly.record()?;
-    mayfly.wait_for_count(&format!("{named} AND ended_reason = 'unknown' AND complete = 0"), 1)?;
+    for known in [&named, &team] {
+        mayfly.wait_for_count(&format!("{known} AND ended_reason = 'unknown' AND complete = 0"), 1)?;
+    }
     show("third")?;
-    mayfly.wait_for_count(&format!("{named} AND valid_to IS NULL"), 1)?;
+    for known in [&named, &team] {
+        mayfly.wait_for_count(&format!("{known} AND valid_to IS NULL"), 1)?;
+    }
     let third = "SELECT count(*) AS n FROM container_process_events WHERE cmdline = '/bin/echo third' AND action = 'exec'";
     mayfly.wait_for_count(third, 1)?;
     let rows = mayfly.query(&names)?;
@@ -250,7 +270,7 @@ fn a_user_of_the_name_service_who_mounts_is_known_though_no_process_of_the_host_
     const UID: u32 = 54_324;
     let _turn = turn();
     let _switched = ExtraUsers::switch_on()?;
-    ExtraUsers::write(&format!("mayfly-mounts:x:{UID}:65534::/:/bin/sh\n"))?;
+    ExtraUsers::write(ExtraUsers::USERS, &format!("mayfly-mounts:x:{UID}:65534::/:/bin/sh\n"))?;
     let mayfly = Mayfly::with("[accounts]\n[mounts]\nenabled = true\n")?;
     let recording = mayfly.record()?;
     let home = tempfile::tempdir()?;

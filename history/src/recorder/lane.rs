@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Instant};
 
-use super::{batch::Batch, ledger::Moment, logs::TableId, seen::SeenUsers, subject::Subject, timeline::Timeline, told::Told};
+use super::{batch::Batch, ledger::Moment, logs::TableId, seen::SeenAccounts, subject::Subject, timeline::Timeline, told::Told};
 use crate::{
     container::ContainerKey,
     fact::{Change, Fact},
@@ -17,7 +17,7 @@ use crate::{
 pub(super) struct Desk<'d> {
     pub(super) batch: &'d mut Batch,
     pub(super) redaction: &'d Redaction,
-    pub(super) seen: &'d SeenUsers,
+    pub(super) seen: &'d SeenAccounts,
     pub(super) moment: Moment,
 }
 
@@ -107,7 +107,10 @@ impl<E: Record> Lane for EventLane<E> {
             }
             is_kept &= identity.is_none();
             for uid in received.item.users().into_iter().flatten() {
-                desk.seen.see(uid, received.item.time_ns(), desk.moment.at);
+                desk.seen.users.see(uid, received.item.time_ns(), desk.moment.at);
+            }
+            if let Some(gid) = received.item.group() {
+                desk.seen.groups.see(gid, received.item.time_ns(), desk.moment.at);
             }
             desk.batch.add_event(self.table, columns, &received.item, received.item.time_ns(), vec![received.feed]);
         }
@@ -184,7 +187,7 @@ mod tests {
     use crate::{
         Feed, bigint,
         process::{KernelStream, ProcessAction, ProcessEvent},
-        recorder::{logs::TableList, tests::recorded::declarations},
+        recorder::{logs::TableList, seen::SeenIds, tests::recorded::declarations},
         sink::Bell,
         text,
     };
@@ -207,7 +210,7 @@ mod tests {
     }
 
     /// What the lane writes of these, pushed before it looks.
-    fn written(events: impl IntoIterator<Item = ProcessEvent>, feed: &Feed, seen: &SeenUsers) -> Batch {
+    fn written(events: impl IntoIterator<Item = ProcessEvent>, feed: &Feed, seen: &SeenAccounts) -> Batch {
         let sink = Sink::new(64, Bell::default());
         events.into_iter().for_each(|event| sink.push(feed, event));
         let declarations = declarations();
@@ -224,7 +227,7 @@ mod tests {
     fn what_a_fork_bomb_does_beyond_its_share_is_a_row_that_counts_it() {
         let feed = Feed::new("ebpf", "");
         let bomb = (0..1000).map(|_| exec("bomb", "true"));
-        let batch = written(std::iter::once(exec("quiet", "true")).chain(bomb), &feed, &SeenUsers::default());
+        let batch = written(std::iter::once(exec("quiet", "true")).chain(bomb), &feed, &SeenAccounts::default());
         let status = feed.status();
         assert_eq!((status.received, status.evicted, status.rejected), (1001, 0, 992));
         assert_eq!(batch.row_count(), 1 + 8 + 1, "the quiet one's, the share of the bomb, and a row for the rest");
@@ -233,21 +236,24 @@ mod tests {
 
     #[test]
     fn secrets_in_arguments_are_dropped_before_anything_is_kept() {
-        let batch = written([exec("c", "mysql --password=hunter2 --user=ann")], &Feed::new("ebpf", ""), &SeenUsers::default());
+        let batch = written([exec("c", "mysql --password=hunter2 --user=ann")], &Feed::new("ebpf", ""), &SeenAccounts::default());
         assert!(batch.has_row_with(b"--user=ann") && !batch.has_row_with(b"hunter2"));
     }
 
     #[test]
-    fn the_hosts_users_are_told_and_of_a_container_only_who_logged_in() {
-        let seen = SeenUsers::default();
-        seen.on_seen(|| ());
-        let of = |container: &str, [uid, euid, auid]: [i64; 3]| ProcessEvent {
+    fn the_hosts_users_and_groups_are_told_and_of_a_container_only_who_logged_in() {
+        let seen = SeenAccounts::default();
+        seen.users.on_seen(|| ());
+        seen.groups.on_seen(|| ());
+        let of = |container: &str, [uid, euid, auid, gid]: [i64; 4]| ProcessEvent {
             uid: Some(uid),
             euid: Some(euid),
             auid: Some(auid),
+            gid: Some(gid),
             ..exec(container, "true")
         };
-        written([of("", [1, 2, 3]), of("c", [4, 5, 6]), of("", [1, 1, 3])], &Feed::new("ebpf", ""), &seen);
-        assert_eq!(seen.take().iter().map(|user| user.uid).collect::<Vec<_>>(), [1, 2, 3, 6]);
+        written([of("", [1, 2, 3, 7]), of("c", [4, 5, 6, 8]), of("", [1, 1, 3, 7])], &Feed::new("ebpf", ""), &seen);
+        let ids = |seen: &SeenIds| seen.take().iter().map(|seen| seen.id).collect::<Vec<_>>();
+        assert_eq!((ids(&seen.users), ids(&seen.groups)), (vec![1, 2, 3, 6], vec![7]));
     }
 }

@@ -51,7 +51,8 @@ use crate::{
 pub use declarations::Declarations;
 pub use directory::Directory;
 pub use lock::{Holder, Lock, LockError, Role, holder};
-pub use seen::{SeenUser, SeenUsers};
+use seen::SeenAccounts;
+pub use seen::{SeenId, SeenIds};
 pub use sinks::Sinks;
 
 /// How to record.
@@ -102,7 +103,7 @@ struct Shared {
     /// Cursors that were stored since the start.
     cursors: Mutex<HashMap<String, Cursor>>,
     directory: Directory,
-    seen_users: SeenUsers,
+    seen: SeenAccounts,
     /// The host is another than the store was written on.
     is_another_host: AtomicBool,
     blind_since: Option<Nanos>,
@@ -235,7 +236,12 @@ impl Handle {
     }
 
     /// Which users of the host records name.
-    pub fn seen_users(&self) -> &SeenUsers {
-        &self.shared.seen_users
+    pub fn seen_users(&self) -> &SeenIds {
+        &self.shared.seen.users
+    }
+
+    /// Which of its groups.
+    pub fn seen_groups(&self) -> &SeenIds {
+        &self.shared.seen.groups
     }
 }

@@ -55,8 +55,13 @@ impl Owner {
 
     pub(crate) fn groups(&self, lines: Lines<GroupLine>) -> BTreeMap<String, Group> {
         let group = |(name, line): (String, GroupLine)| {
-            let group =
-                Group { gid: self.gids.outside(line.gid), name: name.clone(), members: line.members, container: self.container.clone() };
+            let group = Group {
+                gid: self.gids.outside(line.gid),
+                name: name.clone(),
+                members: line.members,
+                container: self.container.clone(),
+                by_name_service: false,
+            };
             (name, group)
         };
         lines.entries.into_iter().map(group).collect()

@@ -2,13 +2,15 @@
 //!
 //! inotify watches the directory, because these files are replaced, not written. What it tells makes the file be read again; the
 //! difference to the last look is what happened. A container's root is looked into from outside, through its first process.
-//! Users of the host that no file names are asked for by the id that a process shows.
+//! Users and groups of the host that no file names are asked for by the id that an event shows.
 
+mod asked;
 mod book;
 mod files;
 mod getent;
 mod id_map;
 mod name_service;
+mod names;
 mod place;
 mod root;
 #[cfg(test)]
@@ -34,7 +36,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    name_service::NameService,
+    names::Names,
     place::Place,
     root::{Look, Root, Unread},
 };
@@ -54,7 +56,7 @@ pub struct AccountsConfig {
     pub containers: bool,
     /// The host's root, where the recorder's own is another. Default `/`.
     pub root: PathBuf,
-    /// Whether to ask the name service (SSSD, systemd, …) for users that no file names, once a process shows them. Default true.
+    /// Whether to ask the name service (SSSD, systemd, …) for users and groups that no file names, once an event shows them. Default true.
     pub name_service: bool,
     /// The program that asks it. Default: `getent` of this system, if `root` is its own.
     pub getent: Option<PathBuf>,
@@ -91,7 +93,7 @@ pub(crate) struct Accounts {
     /// When this source began: a container that is younger was seen from its start.
     began_ns: Nanos,
     changed: Arc<Notify>,
-    names: NameService,
+    names: Names,
     seen: Arc<Notify>,
     /// The list of containers was read once.
     followed: bool,
@@ -115,18 +117,20 @@ impl Accounts {
             let woken = Arc::clone(&changed);
             site.recorder.directory().on_change(move || woken.notify_one());
         }
-        let (names, seen) = (NameService::new(site.clone(), &config), Arc::new(Notify::new()));
+        let (names, seen) = (Names::new(&site, &config), Arc::new(Notify::new()));
         if names.can_be_asked() {
-            let woken = Arc::clone(&seen);
-            site.recorder.seen_users().on_seen(move || woken.notify_one());
+            for ids in [site.recorder.seen_users(), site.recorder.seen_groups()] {
+                let woken = Arc::clone(&seen);
+                ids.on_seen(move || woken.notify_one());
+            }
         }
         Self { site, config, places: BTreeMap::new(), began_ns: now(), changed, names, seen, followed: false }
     }
 
-    /// Finds out who the users are that processes showed; not before the files were read, which know most of them.
+    /// Finds out who it is that events showed; not before the files were read, which know most of them.
     fn look_at_seen(&mut self) {
         if let Some(book) = self.places.get(&ContainerKey::default()).and_then(Place::book) {
-            self.names.look(|uid| book.users.values().any(|user| user.uid == Some(uid.into())));
+            self.names.look(book);
         }
     }
 

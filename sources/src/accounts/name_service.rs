@@ -1,7 +1,7 @@
-//! Users that no file names (SSSD, systemd-homed, DynamicUser): the system's name service is asked for an id when a process shows it.
+//! Users and groups that no file names (SSSD, systemd-homed, DynamicUser): the system's name service is asked for an id when an event shows it.
 //!
-//! Nobody tells when such a user comes or goes. It is there from the process that showed it first, it is asked for again while its
-//! processes are seen and now and then, and what it is no longer ends, as `unknown`, when that is noticed.
+//! Nobody tells when such an account comes or goes. It is there from the event that showed it first, it is asked for again while it is
+//! seen and now and then, and what it is no longer ends, as `unknown`, when that is noticed.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque, btree_map::Entry},
@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use mayfly_history::{Change, Fact, Nanos, account::User, chain, now, recorder::SeenUser};
+use mayfly_history::{Change, Nanos, chain, now, recorder::SeenId};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
@@ -18,6 +18,8 @@ use tokio::{
 
 use super::{
     AccountsConfig,
+    asked::Asked,
+    book::Book,
     getent::{self, Silent},
     root::Root,
 };
@@ -34,27 +36,27 @@ const ATTEMPTS: usize = 3;
 const PAUSE: Duration = Duration::from_secs(1);
 /// Ids that wait to be asked for.
 const MOST_WAITING: usize = 256;
-/// Users that the name service may have given at a time.
+/// Accounts that the name service may have given at a time.
 const MOST_NAMED: usize = 1024;
 /// Ids that are remembered as nobody's, and how long.
 const MOST_UNNAMED: usize = 4096;
 const UNNAMED_FOR: Duration = Duration::from_secs(600);
-/// A user whose processes are not seen is asked for again after so long.
+/// One that is not seen is asked for again after so long.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(900);
 /// Where the program is, on this system or another.
 const PROGRAMS: [&str; 3] = ["/usr/bin/getent", "/bin/getent", "/run/current-system/sw/bin/getent"];
 
-/// What the name service said so far.
+/// What the name service said so far of users, or of groups.
 #[derive(Debug)]
-pub(crate) struct NameService {
+pub(crate) struct NameService<A: Asked> {
     site: Site,
     root: PathBuf,
     /// `None`: there is nobody to be asked.
     program: Option<Arc<Path>>,
-    named: BTreeMap<u32, Named>,
+    named: BTreeMap<u32, Named<A>>,
     unnamed: HashMap<u32, Instant>,
     waiting: VecDeque<Question>,
-    asking: JoinSet<Answer>,
+    asking: JoinSet<Answer<A>>,
     /// The ids that those are about.
     asked: BTreeSet<u32>,
     next_start: Instant,
@@ -63,26 +65,26 @@ pub(crate) struct NameService {
 }
 
 #[derive(Debug)]
-struct Named {
-    user: User,
+struct Named<A> {
+    account: A,
     asked: Instant,
 }
 
-/// An id to be asked for. `at_ns`: when a process showed it; `None`: it is time to.
+/// An id to be asked for. `at_ns`: when an event showed it; `None`: it is time to.
 #[derive(Clone, Copy, Debug)]
 struct Question {
-    uid: u32,
+    id: u32,
     at_ns: Option<Nanos>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Answer<A> {
     question: Question,
     /// `None`: nobody, or one whom a file names.
-    outcome: Result<Option<User>, Silent>,
+    outcome: Result<Option<A>, Silent>,
 }
 
-impl NameService {
+impl<A: Asked> NameService<A> {
     pub(crate) fn new(site: Site, config: &AccountsConfig) -> Self {
         // Below another root is another system, whose name service cannot be asked from here.
         let usual = || PROGRAMS.into_iter().map(PathBuf::from).find(|path| config.root == Path::new("/") && path.exists());
@@ -109,18 +111,18 @@ impl NameService {
     pub(crate) fn begin(&mut self) {
         let Some(blind_since) = self.site.recorder.blind_since().filter(|_| self.not_before == 0) else { return };
         self.not_before = now();
-        let group = User { by_name_service: true, ..User::default() }.group().into_owned();
+        let group = A::stranger().group().into_owned();
         let taken_ns = self.not_before;
         self.push(Change::Present { group, facts: Vec::new(), taken_ns, blind_since: Some(blind_since), evidence: EVIDENCE });
     }
 
-    /// Takes the ids that processes showed. `is_in_file`: whether a file names a user of that id.
-    pub(crate) fn look(&mut self, is_in_file: impl Fn(u32) -> bool) {
-        for SeenUser { uid, at_ns } in self.site.recorder.seen_users().take() {
-            if is_in_file(uid) {
-                self.end(uid, at_ns, "changed");
-            } else if self.unnamed.get(&uid).is_none_or(|asked| asked.elapsed() >= UNNAMED_FOR) {
-                self.want(Question { uid, at_ns: Some(at_ns) });
+    /// Takes the ids that events showed. `book`: whom the files name.
+    pub(crate) fn look(&mut self, book: &Book) {
+        for SeenId { id, at_ns } in A::seen(&self.site.recorder).take() {
+            if A::is_named(book, id) {
+                self.end(id, at_ns, "changed");
+            } else if self.unnamed.get(&id).is_none_or(|asked| asked.elapsed() >= UNNAMED_FOR) {
+                self.want(Question { id, at_ns: Some(at_ns) });
             }
         }
         self.start();
@@ -129,13 +131,13 @@ impl NameService {
     /// Asks again for those who were not asked for in a long while.
     pub(crate) fn look_again(&mut self, now: Instant) {
         // Their next time is counted from now, however long the answer takes, and whether or not there is room for the question.
-        let is_due = |named: &Named| now.saturating_duration_since(named.asked) >= ASK_AGAIN_AFTER;
-        let renew = |(uid, named): (&u32, &mut Named)| {
+        let is_due = |named: &Named<A>| now.saturating_duration_since(named.asked) >= ASK_AGAIN_AFTER;
+        let renew = |(id, named): (&u32, &mut Named<A>)| {
             named.asked = now;
-            *uid
+            *id
         };
         let due: Vec<_> = self.named.iter_mut().filter(|(_, named)| is_due(named)).map(renew).collect();
-        due.into_iter().for_each(|uid| self.want(Question { uid, at_ns: None }));
+        due.into_iter().for_each(|id| self.want(Question { id, at_ns: None }));
         self.start();
     }
 
@@ -146,7 +148,7 @@ impl NameService {
     }
 
     /// Waits for an answer, for ever where nothing was asked.
-    pub(crate) async fn answer(&mut self) -> Answer {
+    pub(crate) async fn answer(&mut self) -> Answer<A> {
         loop {
             match self.asking.join_next().await {
                 Some(Ok(answer)) => return answer,
@@ -161,7 +163,7 @@ impl NameService {
 
     fn want(&mut self, question: Question) {
         // Of one that is on its way already the earlier time counts; what finds no room is seen again.
-        let is_under_way = self.asked.contains(&question.uid) || self.waiting.iter().any(|waiting| waiting.uid == question.uid);
+        let is_under_way = self.asked.contains(&question.id) || self.waiting.iter().any(|waiting| waiting.id == question.id);
         if self.waiting.len() < MOST_WAITING && !is_under_way {
             self.waiting.push_back(question);
         }
@@ -178,23 +180,23 @@ impl NameService {
             let at = self.next_start.max(Instant::now());
             self.next_start = at + BETWEEN;
             let (program, root) = (Arc::clone(program), self.root.clone());
-            self.asked.insert(question.uid);
+            self.asked.insert(question.id);
             self.asking.spawn(async move {
                 sleep_until(at).await;
-                Answer { question, outcome: ask(program, root, question.uid).await }
+                Answer { question, outcome: ask(program, root, question.id).await }
             });
         }
     }
 
     /// Takes what was answered.
-    pub(crate) fn take(&mut self, Answer { question: Question { uid, at_ns }, outcome }: Answer) {
-        self.asked.remove(&uid);
+    pub(crate) fn take(&mut self, Answer { question: Question { id, at_ns }, outcome }: Answer<A>) {
+        self.asked.remove(&id);
         let at_ns = at_ns.unwrap_or_else(now).max(self.not_before);
         match outcome {
-            Ok(Some(user)) => self.hold(uid, user, at_ns),
+            Ok(Some(account)) => self.hold(id, account, at_ns),
             Ok(None) => {
-                self.end(uid, at_ns, "unknown");
-                self.note_unnamed(uid);
+                self.end(id, at_ns, "unknown");
+                self.note_unnamed(id);
             }
             Err(silent) => {
                 self.site.feed.complain(chain(&silent));
@@ -203,85 +205,72 @@ impl NameService {
                     self.program = None;
                 }
                 // What was known is asked for again in its time, not at once.
-                self.named.entry(uid).and_modify(|named| named.asked = Instant::now());
+                self.named.entry(id).and_modify(|named| named.asked = Instant::now());
             }
         }
         self.start();
     }
 
-    fn hold(&mut self, uid: u32, user: User, at_ns: Nanos) {
-        self.unnamed.remove(&uid);
-        let is_renamed = |named: &Named| named.user.scope() != user.scope();
-        if self.named.get(&uid).is_some_and(is_renamed) {
-            self.end(uid, at_ns, "unknown");
+    fn hold(&mut self, id: u32, account: A, at_ns: Nanos) {
+        self.unnamed.remove(&id);
+        let is_renamed = |named: &Named<A>| named.account.scope() != account.scope();
+        if self.named.get(&id).is_some_and(is_renamed) {
+            self.end(id, at_ns, "unknown");
         }
         let is_full = self.named.len() >= MOST_NAMED;
         let asked = Instant::now();
-        match self.named.entry(uid) {
+        match self.named.entry(id) {
             Entry::Occupied(mut known) => {
-                let is_same = std::mem::replace(known.get_mut(), Named { user: user.clone(), asked }).user == user;
+                let is_same = std::mem::replace(known.get_mut(), Named { account: account.clone(), asked }).account == account;
                 if is_same {
                     return;
                 }
             }
             Entry::Vacant(_) if is_full => {
-                self.site.feed.complain(format!("the name service gave {MOST_NAMED} users: uid {uid} is left out"));
+                self.site.feed.complain(format!("the name service gave {MOST_NAMED} accounts: {} {id} is left out", A::ID));
                 return;
             }
-            Entry::Vacant(room) => drop(room.insert(Named { user: user.clone(), asked })),
+            Entry::Vacant(room) => drop(room.insert(Named { account: account.clone(), asked })),
         }
-        self.push(Change::Holds { fact: user, at_ns, evidence: EVIDENCE });
+        self.push(Change::Holds { fact: account, at_ns, evidence: EVIDENCE });
     }
 
-    fn end(&mut self, uid: u32, at_ns: Nanos, reason: &'static str) {
-        let Some(Named { user, .. }) = self.named.remove(&uid) else { return };
+    fn end(&mut self, id: u32, at_ns: Nanos, reason: &'static str) {
+        let Some(Named { account, .. }) = self.named.remove(&id) else { return };
         self.not_before = self.not_before.max(at_ns);
-        let (key, scope) = (user.key().into_owned(), user.scope().into_owned());
+        let (key, scope) = (account.key().into_owned(), account.scope().into_owned());
         self.push(Change::Ended { key, scope, at_ns, reason, evidence: EVIDENCE });
     }
 
-    fn note_unnamed(&mut self, uid: u32) {
+    fn note_unnamed(&mut self, id: u32) {
         if self.unnamed.len() >= MOST_UNNAMED {
             self.unnamed.retain(|_, asked| asked.elapsed() < UNNAMED_FOR);
         }
         if self.unnamed.len() < MOST_UNNAMED {
-            self.unnamed.insert(uid, Instant::now());
+            self.unnamed.insert(id, Instant::now());
         }
     }
 
-    fn push(&self, change: Change<User>) {
+    fn push(&self, change: Change<A>) {
         self.site.recorder.sinks().of().push(&self.site.feed, change);
     }
 }
 
-/// The user of that id, if it is the name service alone that has one: a user who was added a moment ago is in a file that is yet to be read.
-pub(super) async fn ask(program: Arc<Path>, root: PathBuf, uid: u32) -> Result<Option<User>, Silent> {
-    let mut answer = getent::ask(Arc::clone(&program), uid).await;
+/// The account of that id, if it is the name service alone that has one: one that was added a moment ago is in a file that is yet to be read.
+pub(super) async fn ask<A: Asked>(program: Arc<Path>, root: PathBuf, id: u32) -> Result<Option<A>, Silent> {
+    let mut answer = getent::ask::<A>(Arc::clone(&program), id).await;
     for _ in 1..ATTEMPTS {
         if let Err(Silent::Answer { .. } | Silent::Failed { .. }) = answer {
             sleep(PAUSE).await;
-            answer = getent::ask(Arc::clone(&program), uid).await;
+            answer = getent::ask(Arc::clone(&program), id).await;
         }
     }
-    let Some((name, line)) = answer? else { return Ok(None) };
-    let user = User {
-        uid: Some(uid.into()),
-        gid: Some(line.gid.into()),
-        name,
-        description: line.description,
-        directory: line.directory,
-        shell: line.shell,
-        by_name_service: true,
-        ..User::default()
-    };
-    let is_in_file = {
-        let (name, uid) = (user.name.clone(), user.uid);
-        move || {
-            let root = Root::Host(root);
-            let look = root.open().and_then(|etc| root.read(&etc));
-            look.is_ok_and(|look| look.book.users.get(&name).is_some_and(|of_file| of_file.uid == uid))
-        }
+    let Some(account) = answer? else { return Ok(None) };
+    let told = account.clone();
+    let is_in_file = move || {
+        let root = Root::Host(root);
+        root.open().and_then(|etc| root.read(&etc)).is_ok_and(|look| told.is_in(&look.book))
     };
     let is_in_file = tokio::task::spawn_blocking(is_in_file).await.unwrap_or(false);
-    Ok((!is_in_file).then_some(user))
+    Ok((!is_in_file).then_some(account))
 }

@@ -2,7 +2,7 @@ use std::{fs, path::Path, process::Command, time::Instant};
 
 use mayfly_history::{
     Change, Fact,
-    account::{AccountEvent, User},
+    account::{AccountEvent, Group, User},
     recorder::{Handle, Sinks},
     sink::Bell,
 };
@@ -17,6 +17,7 @@ struct Host {
     site: Site,
     events: Vec<AccountEvent>,
     changes: Vec<Change<User>>,
+    groups: Vec<Change<Group>>,
 }
 
 /// A folder with a `getent` that does this. Another process writes it: a fork of another test would hold the file open, and the kernel
@@ -41,7 +42,8 @@ impl Host {
         let recorder = Handle::detached(Sinks::new(Bell::default()));
         let feed = recorder.feed("accounts", "");
         let config = Arc::new(SourcesConfig { accounts: config, ..SourcesConfig::default() });
-        Self { root, site: Site { endpoint: "".into(), feed, recorder, config }, events: Vec::new(), changes: Vec::new() }
+        let site = Site { endpoint: "".into(), feed, recorder, config };
+        Self { root, site, events: Vec::new(), changes: Vec::new(), groups: Vec::new() }
     }
 
     /// As every tool does it: another file is renamed over the one that is there.
@@ -64,6 +66,7 @@ impl Host {
             let sinks = self.site.recorder.sinks();
             self.events.extend(sinks.of::<AccountEvent>().drain(usize::MAX).into_iter().map(|r| r.item));
             self.changes.extend(sinks.of::<Change<User>>().drain(usize::MAX).into_iter().map(|r| r.item));
+            self.groups.extend(sinks.of::<Change<Group>>().drain(usize::MAX).into_iter().map(|r| r.item));
             if what(self) {
                 return;
             }
@@ -232,6 +235,27 @@ async fn whom_no_file_names_is_asked_for_when_a_process_shows_the_id() {
 }
 
 #[tokio::test]
+async fn a_group_that_no_file_names_is_asked_for_when_a_process_shows_it() {
+    let program = script("echo $* >> \"$0.asked\"; [ \"$*\" = 'group 7' ] && echo 'team:x:7:joe,ann' && exit; exit 2");
+    let mut host = Host::asking(Some(program.path().join("getent")));
+    host.write("group", "wheel:x:10:\n");
+    let site = host.site.clone();
+    beside(&site, None, async {
+        host.watched().await;
+        for (gid, at_ns) in [(10, 1), (7, 2), (7, 3)] {
+            site.recorder.seen_groups().see(gid, at_ns, Instant::now());
+        }
+        let named = |change: &Change<Group>| matches!(change, Change::Holds { evidence: "nss", .. });
+        host.until(|host| host.groups.iter().any(named)).await;
+        let Some(Change::Holds { fact, at_ns, .. }) = host.groups.iter().find(|change| named(change)) else { panic!("{:?}", host.groups) };
+        assert_eq!((fact.name.as_str(), fact.gid, *at_ns), ("team", Some(7), 2));
+        assert_eq!((&*fact.members, &*fact.scope()), (&["ann".to_owned(), "joe".to_owned()][..], "team name service"));
+        assert_eq!(fs::read_to_string(program.path().join("getent.asked")).unwrap(), "group 7\n", "one in a file is not asked for");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_the_name_service_says_no_longer_ends_when_a_process_shows_it() {
     let program = script("cat \"$0.answer\" 2> /dev/null || exit 2");
     let mut host = Host::asking(Some(program.path().join("getent")));
@@ -271,9 +295,9 @@ async fn whoever_is_asked_for_again_is_due_only_after_another_while() {
     let program = script("echo 'ann:x:7:7:::'");
     let host = Host::asking(Some(program.path().join("getent")));
     host.site.recorder.seen_users().on_seen(|| ());
-    let mut names = NameService::new(host.site.clone(), &host.site.config.accounts);
+    let mut names = name_service::NameService::<User>::new(host.site.clone(), &host.site.config.accounts);
     host.show(7, 2, 0);
-    names.look(|_| false);
+    names.look(&book::Book::default());
     let answer = names.answer().await;
     names.take(answer);
 
@@ -294,7 +318,7 @@ async fn whoever_is_asked_for_again_is_due_only_after_another_while() {
 async fn a_name_service_that_fails_once_is_asked_again() {
     let program = script("echo . >> \"$0.asked\"; [ $(wc -l < \"$0.asked\") = 1 ] && exit 1; echo 'ann:x:7:7:::'");
     let root = tempfile::tempdir().unwrap();
-    let user = name_service::ask(program.path().join("getent").as_path().into(), root.path().to_owned(), 7).await.unwrap();
+    let user: Option<User> = name_service::ask(program.path().join("getent").as_path().into(), root.path().to_owned(), 7).await.unwrap();
     assert_eq!(user.map(|user| user.name).as_deref(), Some("ann"));
 }
 
@@ -303,7 +327,7 @@ async fn a_user_in_a_file_that_is_yet_to_be_read_is_the_files() {
     let program = script("[ $2 = 7 ] && echo 'ann:x:7:7:::' || echo 'bob:x:8:8:::'");
     let host = Host::new();
     host.write("passwd", "ann:x:7:7::/:\nbob:x:9:9:::\n");
-    let ask = |uid| name_service::ask(program.path().join("getent").as_path().into(), host.root.path().to_owned(), uid);
+    let ask = |uid| name_service::ask::<User>(program.path().join("getent").as_path().into(), host.root.path().to_owned(), uid);
     assert_eq!(ask(7).await.unwrap(), None);
     assert_eq!(ask(8).await.unwrap().map(|user| (user.name, user.by_name_service)), Some(("bob".into(), true)));
 }

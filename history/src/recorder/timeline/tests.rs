@@ -10,7 +10,7 @@ use crate::{
         batch::Batch,
         ledger::{Ledger, Moment},
         logs::TableList,
-        seen::SeenUsers,
+        seen::SeenAccounts,
         tests::recorded::declarations,
     },
     store::{IntervalScan, Reader, StoreOptions, Writer},
@@ -67,7 +67,7 @@ impl Bench {
 
     fn take(&mut self, change: Change<User>) -> Result<(), Full> {
         let moment = Moment { at: Instant::now(), wall_ns: 1000 };
-        let seen = &SeenUsers::default();
+        let seen = &SeenAccounts::default();
         self.timeline.take(change, &mut Desk { batch: &mut self.batch, redaction: &Redaction::default(), seen, moment })
     }
 
@@ -194,7 +194,7 @@ fn a_new_store_gets_what_holds() {
     bench.restart();
     bench.dir = TempDir::new().unwrap();
     let moment = Moment { at: Instant::now(), wall_ns: 1000 };
-    let seen = &SeenUsers::default();
+    let seen = &SeenAccounts::default();
     bench.timeline.write_anew(&mut Desk { batch: &mut bench.batch, redaction: &Redaction::default(), seen, moment });
     assert_eq!(bench.stored(), [row(7, "ann", 10, None, "", "accounts")]);
 }

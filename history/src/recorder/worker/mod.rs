@@ -156,7 +156,7 @@ impl Worker {
 
     /// Lets each lane do something.
     fn at_desk(&mut self, moment: Moment, mut work: impl FnMut(&mut dyn Lane, &mut Desk<'_>)) {
-        let seen = &self.shared.seen_users;
+        let seen = &self.shared.seen;
         let mut desk = Desk { batch: &mut self.batch, redaction: &self.redaction, seen, moment };
         for lane in &mut self.lanes {
             work(&mut **lane, &mut desk);
