@@ -104,14 +104,13 @@ fn one_address_that_two_machines_leased_in_turn_has_two_holders_in_turn() -> Res
 #[test]
 fn the_hosts_own_lease_is_one_interval_of_all_witnesses() -> Result<()> {
     let _turn = turn();
-    for (net, server, client) in [(215, ServerKind::Dhcpd, ClientKind::Dhclient), (216, ServerKind::Dhcpd6, ClientKind::Dhclient6)] {
+    for (net, server, client) in [
+        (215, ServerKind::Dhcpd, ClientKind::Dhclient),
+        (216, ServerKind::Dhcpd6, ClientKind::Dhclient6),
+        (219, ServerKind::Kea6, ClientKind::Dhclient6),
+    ] {
         let link = Namespace::new(&format!("mfh{net}"))?;
-        // Nobody speaks before its own address is known to be unique.
-        until("addresses of the link", Duration::from_secs(10), || {
-            let tentative = [ip(&format!("-6 address show dev {} tentative", link.name))?, link.ip("-6 address show dev lan0 tentative")?];
-            let made = link.ip("-6 address show dev lan0 scope link")?;
-            if tentative.iter().all(String::is_empty) && !made.is_empty() { Ok(()) } else { Err(format!("{tentative:?}").into()) }
-        })?;
+        link.settle()?;
         let server = Server::start(server, &link, Range { net, own: 1, pool: 3, seconds: 8 })?;
         let home = Client::home()?;
         let files = [Client::leases(&home), server.leases()];

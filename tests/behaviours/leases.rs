@@ -45,7 +45,8 @@ impl Network {
         let range = Range { net, own: 1, pool, seconds };
         let bridge = Bridge::new(&format!("mfb{net}"))?;
         let home = Namespace::behind(&bridge, &format!("mfs{net}"))?;
-        let clients = (0..WORKERS).map(|n| Namespace::behind(&bridge, &format!("mfc{net}-{n}"))).collect::<Result<_>>()?;
+        let clients = (0..WORKERS).map(|n| Namespace::behind(&bridge, &format!("mfc{net}-{n}"))).collect::<Result<Vec<_>>>()?;
+        clients.iter().chain([&home]).filter(|_| kind.is_v6()).try_for_each(Namespace::settle)?;
         let server = Server::start(kind, &home, range)?;
         Ok(Self { server, clients, _home: home, bridge })
     }
@@ -66,10 +67,16 @@ impl Network {
     }
 
     fn lease(&self, namespace: &Namespace, n: usize, vanishes: bool) -> Result<Lease> {
-        let kind = if n.is_multiple_of(2) { ClientKind::Udhcpc } else { ClientKind::Dhclient };
         let server = self.server.kind;
+        let kind = match n % 2 {
+            _ if server.is_v6() => ClientKind::Dhclient6,
+            0 => ClientKind::Udhcpc,
+            _ => ClientKind::Dhclient,
+        };
         let (mac, host) = (format!("02:00:00:00:{:02x}:{n:02x}", server as u8), format!("{server:?}-{n}").to_lowercase());
         let client = Client::start(kind, namespace, &mac, &host)?;
+        // A client of DHCPv6 does not tell its name unless it wants one in DNS.
+        let host = if server.is_v6() { String::new() } else { host };
         client.held(0)?;
         let renewals = usize::from(n.is_multiple_of(3));
         if renewals > 0 {
@@ -116,7 +123,7 @@ impl Watcher {
         let leases = until("all intervals closed", Duration::from_secs(20), || {
             let rows = self.mayfly.query(
                 "SELECT ip_address, mac_address, hostname, scope, ended_reason, evidence, valid_from_ns, valid_to_ns FROM ip_lease_history \
-                 WHERE ip_address LIKE '10.21_.0.%' ORDER BY ip_address, valid_from_ns",
+                 WHERE ip_address LIKE '10.21_.0.%' OR ip_address LIKE 'fd15:21_::%' ORDER BY ip_address, valid_from_ns",
             )?;
             let open = rows.iter().filter(|row| number(row, "valid_to_ns").is_none()).count();
             if rows.len() >= truth.len() && open == 0 { Ok(rows) } else { Err(format!("{} with {open} open: {rows:?}", rows.len()).into()) }
@@ -178,6 +185,7 @@ fn every_lease_is_one_interval_with_its_true_ends_by_wire_by_file_and_by_both() 
         Network::new(ServerKind::Dnsmasq, 211, 120, 4)?,
         Network::new(ServerKind::Dhcpd, 212, 8, 6)?,
         Network::new(ServerKind::Kea, 215, 8, 6)?,
+        Network::new(ServerKind::Kea6, 219, 8, 6)?,
     ];
     let watchers = Watcher::all(&networks)?;
     let recordings = watchers.iter().map(Watcher::launch).collect::<Result<Vec<_>>>()?;
@@ -200,8 +208,9 @@ fn every_lease_is_one_interval_with_its_true_ends_by_wire_by_file_and_by_both() 
     verdict.check(reused > 0, "no address was used again", || format!("{machines:?}"));
     let expired = truth.iter().filter(|lease| lease.ended == "expired").count();
     report(&format!(
-        "{} leases of 3 servers in {took:.1?}: {expired} expired, {} given back, {} addresses, of which {reused} by several machines",
+        "{} leases of {} servers in {took:.1?}: {expired} expired, {} given back, {} addresses, of which {reused} by several machines",
         truth.len(),
+        networks.len(),
         truth.len() - expired,
         machines.len()
     ));

@@ -1,8 +1,8 @@
 //! Networks of our own: bridges of the host, and network namespaces behind them or beside it.
 
-use std::{fs, os::unix::fs::MetadataExt, process::Command};
+use std::{fs, os::unix::fs::MetadataExt, process::Command, time::Duration};
 
-use crate::{Result, run, tool};
+use crate::{Result, run, tool, until};
 
 /// `ip WORDS`.
 pub fn ip(words: &str) -> Result<String> {
@@ -52,6 +52,15 @@ impl Namespace {
         let namespace = Self::new(name)?;
         ip(&format!("link set {name} master {}", bridge.name))?;
         Ok(namespace)
+    }
+
+    /// Waits until both ends may speak IPv6: nobody does before its own address is known to be unique.
+    pub fn settle(&self) -> Result<()> {
+        until("addresses of the link", Duration::from_secs(10), || {
+            let tentative = [ip(&format!("-6 address show dev {} tentative", self.name))?, self.ip("-6 address show dev lan0 tentative")?];
+            let made = self.ip("-6 address show dev lan0 scope link")?;
+            if tentative.iter().all(String::is_empty) && !made.is_empty() { Ok(()) } else { Err(format!("{tentative:?}").into()) }
+        })
     }
 
     /// `ip WORDS` in it.

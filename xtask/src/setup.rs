@@ -29,6 +29,7 @@ const NEEDS: &[(&str, &[&str])] = &[
     ("dhcpd", &["isc-dhcp-server"]),
     ("dhclient", &["isc-dhcp-client"]),
     ("kea-dhcp4", &["kea-dhcp4-server"]),
+    ("kea-dhcp6", &["kea-dhcp6-server"]),
     ("/usr/include/bpf/bpf_helpers.h", &["libbpf-dev"]),
     ("useradd", &["passwd"]),
     ("/usr/share/doc/libnss-extrausers", &["libnss-extrausers"]),

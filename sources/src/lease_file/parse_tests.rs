@@ -8,6 +8,7 @@ const DHCPD6: &str = include_str!("../../../fuzz/corpus/lease_file/dhcpd6");
 const DHCLIENT: &str = include_str!("../../../fuzz/corpus/lease_file/dhclient");
 const DHCLIENT6: &str = include_str!("../../../fuzz/corpus/lease_file/dhclient6");
 const KEA: &str = include_str!("../../../fuzz/corpus/lease_file/kea");
+const KEA6: &str = include_str!("../../../fuzz/corpus/lease_file/kea6");
 const NETWORKD: &str = include_str!("../../../fuzz/corpus/lease_file/networkd");
 
 /// 2026-11-27 11:33:10: when dhcpd's file begins.
@@ -99,6 +100,22 @@ fn reads_kea_where_no_lifetime_is_a_release_at_an_unknown_time() {
 }
 
 #[test]
+fn reads_kea_for_version_six_from_one_holder_to_the_next() {
+    let entries = only(KEA6);
+    // Renewed twice, given to another, expired there: the last four words.
+    let last = [
+        (Some(37_343), Some(37_351), false),
+        (Some(37_346), Some(37_354), false),
+        (Some(37_354), Some(37_362), false),
+        (Some(37_354), None, true),
+    ];
+    assert_eq!(times(&entries), last);
+    let [.., renewed, _, over] = &entries[..] else { panic!("four words") };
+    assert_eq!(renewed.client_id.as_deref(), Some("00:01:00:01:32:9c:b8:d0:6e:41:ea:50:ef:d3"));
+    assert_eq!([&renewed.mac, &over.mac].map(Option::as_deref), [Some("6e:41:ea:50:ef:d3"), Some("02:00:00:00:04:01")]);
+}
+
+#[test]
 fn reads_kea_for_version_six_but_for_the_prefixes_of_routers() {
     let text = "address,duid,valid_lifetime,expire,subnet_id,pref_lifetime,lease_type,iaid,prefix_len,fqdn_fwd,fqdn_rev,hostname,hwaddr,state,\
                 user_context,hwtype,hwaddr_source\n\
@@ -132,8 +149,8 @@ fn tells_the_line_that_is_wrong_and_uses_the_rest() {
 
 proptest! {
     #[test]
-    fn a_file_that_is_cut_off_loses_only_its_end(which in 0..6usize, cut in 0..2000usize) {
-        let text = [DNSMASQ, DHCPD, DHCPD6, DHCLIENT, DHCLIENT6, KEA][which];
+    fn a_file_that_is_cut_off_loses_only_its_end(which in 0..7usize, cut in 0..2000usize) {
+        let text = [DNSMASQ, DHCPD, DHCPD6, DHCLIENT, DHCLIENT6, KEA, KEA6][which];
         let (whole, cut) = (parse(text).page, parse(&text[..cut.min(text.len())]).page);
         // The last line may still be growing; of a journal the last words are kept.
         let known = |ip, entry| whole.get(ip).is_some_and(|entries: &Vec<Entry>| entries.len() == MOST_ENTRIES || entries.contains(entry));

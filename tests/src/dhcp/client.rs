@@ -55,7 +55,15 @@ impl Client {
     /// Starts one on `lan0` of a namespace, as the machine of that hardware and host name.
     pub fn start(kind: ClientKind, namespace: &Namespace, mac: &str, host: &str) -> Result<Self> {
         namespace.ip("address flush dev lan0 scope global")?;
+        if kind == ClientKind::Dhclient6 {
+            // It speaks from an address that its hardware makes, and the last machine's neighbours still know that one's.
+            namespace.ip("link set lan0 down")?;
+        }
         namespace.ip(&format!("link set lan0 address {mac}"))?;
+        if kind == ClientKind::Dhclient6 {
+            namespace.ip("link set lan0 up")?;
+            namespace.settle()?;
+        }
         Self::run(kind, Some(namespace.name.clone()), "lan0", host, Self::home()?)
     }
 

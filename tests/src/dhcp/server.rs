@@ -18,6 +18,15 @@ pub enum ServerKind {
     Kea,
     /// ISC's, for DHCPv6.
     Dhcpd6,
+    /// Kea's.
+    Kea6,
+}
+
+impl ServerKind {
+    /// Whether it speaks DHCPv6.
+    pub const fn is_v6(self) -> bool {
+        matches!(self, Self::Dhcpd6 | Self::Kea6)
+    }
 }
 
 /// What it gives: of 10.N.0.0/24, or fd15:N::/64.
@@ -55,11 +64,7 @@ impl Server {
         let home = tempfile::Builder::new().prefix("mayfly-dhcp-").tempdir_in("/tmp")?;
         let path = home.path();
         let Range { net, own, seconds, .. } = range;
-        let address = if kind == ServerKind::Dhcpd6 {
-            format!("fd15:{net}::{own}/64 dev lan0 nodad")
-        } else {
-            format!("10.{net}.0.{own}/24 dev lan0")
-        };
+        let address = if kind.is_v6() { format!("fd15:{net}::{own}/64 dev lan0 nodad") } else { format!("10.{net}.0.{own}/24 dev lan0") };
         namespace.ip(&format!("address add {address}"))?;
         let log = fs::File::create(path.join("log"))?;
         let mut command = match kind {
@@ -80,7 +85,7 @@ impl Server {
                 command
             }
             ServerKind::Dhcpd | ServerKind::Dhcpd6 => dhcpd(kind, namespace, range, path)?,
-            ServerKind::Kea => kea(namespace, range, path)?,
+            ServerKind::Kea | ServerKind::Kea6 => kea(kind, namespace, range, path)?,
         };
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
         let mut server = Self { kind, range, home, child };
@@ -89,6 +94,7 @@ impl Server {
             ServerKind::Dhcpd => "Listening on LPF/lan0",
             ServerKind::Dhcpd6 => "Listening on Socket",
             ServerKind::Kea => "DHCP4_STARTED",
+            ServerKind::Kea6 => "DHCP6_STARTED",
         };
         until("DHCP server", Duration::from_secs(15), || match server.child.try_wait()? {
             None if server.log().contains(ready) => Ok(()),
@@ -102,6 +108,7 @@ impl Server {
             ServerKind::Dnsmasq => "dnsmasq.leases",
             ServerKind::Dhcpd | ServerKind::Dhcpd6 => "dhcpd.leases",
             ServerKind::Kea => "kea-leases4.csv",
+            ServerKind::Kea6 => "kea-leases6.csv",
         })
     }
 
@@ -134,20 +141,32 @@ fn dhcpd(kind: ServerKind, namespace: &Namespace, range: Range, home: &Path) -> 
 }
 
 /// Its lease file is cleaned up every few seconds, so that what it gives is told by two or three files.
-fn kea(namespace: &Namespace, range: Range, home: &Path) -> Result<Command> {
+fn kea(kind: ServerKind, namespace: &Namespace, range: Range, home: &Path) -> Result<Command> {
     let (Range { net, seconds, .. }, end) = (range, range.last());
     tool("kea-lfc", "kea-common")?;
-    let leases = home.join("kea-leases4.csv");
-    let config = serde_json::json!({"Dhcp4": {
+    let (version, program, package) =
+        if kind.is_v6() { (6, "kea-dhcp6", "kea-dhcp6-server") } else { (4, "kea-dhcp4", "kea-dhcp4-server") };
+    let mut config = serde_json::json!({
         "interfaces-config": {"interfaces": ["lan0"]},
-        "lease-database": {"type": "memfile", "persist": true, "name": leases, "lfc-interval": 3},
+        "lease-database": {"type": "memfile", "persist": true, "name": home.join(format!("kea-leases{version}.csv")), "lfc-interval": 3},
         "expired-leases-processing": {"reclaim-timer-wait-time": 1, "flush-reclaimed-timer-wait-time": 3, "hold-reclaimed-time": 3},
-        "valid-lifetime": seconds, "renew-timer": RENEW, "authoritative": true,
-        "subnet4": [{"subnet": format!("10.{net}.0.0/24"), "pools": [{"pool": format!("10.{net}.0.50 - 10.{net}.0.{end}")}]}],
-        "loggers": [{"name": "kea-dhcp4", "output_options": [{"output": "stdout"}], "severity": "INFO"}],
-    }});
-    fs::write(home.join("conf"), config.to_string())?;
-    let mut command = namespace.command("kea-dhcp4", "kea-dhcp4-server")?;
+        "valid-lifetime": seconds, "renew-timer": RENEW,
+        "loggers": [{"name": program, "output_options": [{"output": "stdout"}], "severity": "INFO"}],
+    });
+    if kind.is_v6() {
+        config["preferred-lifetime"] = (seconds - 1).into();
+        config["rebind-timer"] = (seconds - 2).into();
+        // Who it is, it would write where the host's own server does.
+        config["server-id"] = serde_json::json!({"type": "LL", "persist": false});
+        let pools = [serde_json::json!({"pool": format!("fd15:{net}::50 - fd15:{net}::{end}")})];
+        config["subnet6"] = serde_json::json!([{"subnet": format!("fd15:{net}::/64"), "interface": "lan0", "pools": pools}]);
+    } else {
+        config["authoritative"] = true.into();
+        let pools = [serde_json::json!({"pool": format!("10.{net}.0.50 - 10.{net}.0.{end}")})];
+        config["subnet4"] = serde_json::json!([{"subnet": format!("10.{net}.0.0/24"), "pools": pools}]);
+    }
+    fs::write(home.join("conf"), serde_json::json!({ (format!("Dhcp{version}")): config }).to_string())?;
+    let mut command = namespace.command(program, package)?;
     command.arg("-c").arg(home.join("conf")).env("KEA_PIDFILE_DIR", home).env("KEA_LOCKFILE_DIR", home);
     Ok(command)
 }
