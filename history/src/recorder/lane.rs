@@ -2,7 +2,9 @@
 
 use std::{fmt, time::Instant};
 
-use super::{batch::Batch, ledger::Moment, logs::TableId, seen::SeenAccounts, subject::Subject, timeline::Timeline, told::Told};
+use super::{
+    batch::Batch, heard::Finding, ledger::Moment, logs::TableId, seen::SeenAccounts, subject::Subject, timeline::Timeline, told::Told,
+};
 use crate::{
     container::ContainerKey,
     fact::{Change, Fact},
@@ -37,6 +39,11 @@ pub(super) trait Lane: fmt::Debug + Send {
 
     /// Does what is due, after whatever was drained and seen.
     fn settle(&mut self, _desk: &mut Desk<'_>) {}
+
+    /// What it found out about containers since the last call.
+    fn take_findings(&mut self) -> Vec<Finding> {
+        Vec::new()
+    }
 
     /// The recorder stops: nothing waits any longer.
     fn finish(&mut self, _desk: &mut Desk<'_>) {}

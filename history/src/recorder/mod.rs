@@ -7,6 +7,7 @@ mod declarations;
 mod directory;
 mod facts;
 mod gaps;
+mod heard;
 mod hold;
 mod kernel;
 mod lane;

@@ -8,6 +8,7 @@ use std::iter;
 pub(super) use self::spans::Span;
 use super::{
     facts,
+    heard::Heard,
     subject::{Mark, Sighting, Subject, TOLERANCE, Via, is_exec},
 };
 use crate::{
@@ -26,6 +27,7 @@ struct Stretch<'s> {
     dies: Group<'s>,
     /// Facts of it that say no time.
     hints: Vec<(Witness, &'s Run)>,
+    heard: Vec<&'s Heard>,
 }
 
 #[derive(Debug)]
@@ -129,6 +131,12 @@ impl<'s> Stretch<'s> {
         };
         known.started_ns = asked(&self.starts).or(self.start_ns());
         known.finished_ns = asked(&self.dies).or(self.end_ns());
+        // Containers that share a namespace may have told only one of them; and one that lives for a millisecond, none.
+        if known.ip_addresses.is_empty() && !self.heard.is_empty() {
+            let ip_addresses = self.heard.iter().map(|heard| heard.ip.to_string()).collect();
+            let mac_addresses = self.heard.iter().filter_map(|heard| heard.mac.clone()).collect();
+            facts::complete_run(&mut known, &Run { ip_addresses, mac_addresses, ..Run::default() });
+        }
         if known.signal.is_none() {
             known.signal = known.exit_code.and_then(signal_of);
         }
@@ -179,6 +187,11 @@ impl Subject {
             };
             if let Some(at) = at {
                 course.runs[at].hints.push((key.witness, run));
+            }
+        }
+        for heard in &self.heard {
+            if let Some(at) = course.run_at(heard.run_ns) {
+                course.runs[at].heard.push(heard);
             }
         }
         course

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     container::ContainerKey,
     lease::{Lease, LeaseAction, LeaseEvent, LeaseScope, LeaseSource},
+    recorder::heard::{Finding, Heard},
     time::Nanos,
 };
 
@@ -139,6 +140,9 @@ pub(super) struct Address {
     pub(super) written: Vec<Written>,
     /// Expiries and conflicts that were told: when, and whose.
     pub(super) told: BTreeSet<(Nanos, String)>,
+    /// Runs that are known to have had it by the kernel's word alone, as their containers were told.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) heard: BTreeSet<(ContainerKey, Heard)>,
 }
 
 impl Address {
@@ -165,6 +169,18 @@ impl Address {
         self.runs.extend(told);
         self.bound();
         true
+    }
+
+    /// Takes which runs had it by the kernel's word alone; gives what is new, and what was told and is not so. What followed from evidence
+    /// that is forgotten stands.
+    pub(super) fn hear(&mut self, heard: BTreeSet<(ContainerKey, Heard)>) -> Vec<Finding> {
+        let floor = self.floor_ns.unwrap_or(Nanos::MIN);
+        let wrong = self.heard.difference(&heard).filter(|(_, heard)| heard.run_ns >= floor).map(|found| (found, false));
+        let found = wrong.chain(heard.difference(&self.heard).map(|found| (found, true)));
+        let found =
+            found.map(|((container, heard), holds)| Finding { container: container.clone(), heard: heard.clone(), holds }).collect();
+        self.heard = heard;
+        found
     }
 
     /// The namespaces, but for the host's, in which an interface has, or had, the address.

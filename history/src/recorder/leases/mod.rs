@@ -22,6 +22,7 @@ use self::{
 };
 use super::{
     batch::Written,
+    heard::Finding,
     lane::{Desk, Lane, kept_name},
     ledger::Moment,
     logs::TableId,
@@ -143,6 +144,10 @@ impl Lane for Leases {
         self.write(desk);
     }
 
+    fn take_findings(&mut self) -> Vec<Finding> {
+        self.reducer.take_findings()
+    }
+
     fn finish(&mut self, desk: &mut Desk<'_>) {
         self.reducer.release(None);
         self.write(desk);
@@ -165,11 +170,11 @@ impl Lane for Leases {
     }
 }
 
-/// The runs of a container, as far as they bear on addresses.
+/// The runs of a container, as far as they bear on addresses, with what its runtimes say of these.
 fn lease_runs(subject: &Subject) -> Vec<LeaseRun> {
     let of = |run: RunSpan| {
         let Run { net_namespace, ip_addresses, mac_addresses, .. } = run.details.run;
         LeaseRun { from_ns: run.from_ns, to_ns: run.to_ns, container: subject.key.clone(), net_namespace, ip_addresses, mac_addresses }
     };
-    runs(subject).into_iter().map(of).collect()
+    runs(&subject.unheard()).into_iter().map(of).collect()
 }

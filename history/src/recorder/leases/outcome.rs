@@ -1,7 +1,7 @@
 //! What follows from the evidence of an address now: its intervals, the expiries and conflicts that nobody tells, and when it changes by itself.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
     net::IpAddr,
 };
@@ -11,7 +11,9 @@ use super::{
     timeline::{CONFLICT_AFTER, Span, Tenure, tenures},
 };
 use crate::{
+    container::ContainerKey,
     lease::{LeaseAction, LeaseEvent},
+    recorder::heard::Heard,
     time::Nanos,
 };
 
@@ -23,6 +25,8 @@ pub(super) struct Outcome {
     pub(super) spans: Vec<Span>,
     pub(super) found: Vec<(News, LeaseEvent)>,
     pub(super) alarms: Vec<Nanos>,
+    /// Runs that had the address by the kernel's word alone.
+    pub(super) heard: BTreeSet<(ContainerKey, Heard)>,
 }
 
 impl Outcome {
@@ -36,6 +40,7 @@ impl Outcome {
             }
         }
         outcome.found.retain(|(news, _)| news.0 >= now_ns - FINAL_AFTER && !address.told.contains(news));
+        outcome.heard = tenures.iter().flat_map(|(_, tenure)| tenure.heard(ip)).collect();
         outcome.spans = distinct(tenures.into_iter().flat_map(|(spans, _)| spans));
         outcome
     }

@@ -18,7 +18,7 @@ use crate::{
     container::ContainerKey,
     feed::Feed,
     lease::{LeaseEvent, LeaseReport, LeaseScope},
-    recorder::ledger::Moment,
+    recorder::{heard::Finding, ledger::Moment},
     sink::Received,
     time::Nanos,
 };
@@ -44,6 +44,7 @@ pub(super) struct Reducer {
     /// When an address changes by itself, in wall time.
     alarms: BinaryHeap<Reverse<(Nanos, IpAddr)>>,
     dirty: BTreeSet<IpAddr>,
+    findings: Vec<Finding>,
 }
 
 impl Reducer {
@@ -201,7 +202,7 @@ impl Reducer {
     /// Works out the intervals of an address, what nobody tells of it, and when to look again.
     pub(super) fn changes(&mut self, ip: IpAddr, now: Moment) -> Changes {
         let Some(address) = self.addresses.get_mut(&ip) else { return Changes::default() };
-        let Outcome { spans, found, alarms } = Outcome::of(ip, address, now.wall_ns);
+        let Outcome { spans, found, alarms, heard } = Outcome::of(ip, address, now.wall_ns);
         let written: Vec<_> =
             spans.iter().map(|span| Written { from_ns: span.from_ns, scope: span.scope(), digest: digest(span) }).collect();
         let names = |w: &Written| (w.from_ns, w.scope.clone());
@@ -210,12 +211,18 @@ impl Reducer {
         let is_fresh = written.iter().map(|w| !address.written.contains(w));
         let put = spans.into_iter().zip(is_fresh).filter_map(|(span, is_fresh)| is_fresh.then_some(span)).collect();
         address.written = written;
+        self.findings.extend(address.hear(heard));
         for (news, event) in found {
             address.told.insert(news);
             self.rows.take_own(event);
         }
         self.alarms.extend(alarms.into_iter().map(|at| Reverse((at, ip))));
         Changes { put, remove }
+    }
+
+    /// What followed for containers since the last call.
+    pub(super) fn take_findings(&mut self) -> Vec<Finding> {
+        std::mem::take(&mut self.findings)
     }
 
     pub(super) fn take_told(&mut self) -> Vec<Told> {

@@ -1,3 +1,5 @@
+mod heard;
+
 use std::time::Duration;
 
 use proptest::{prelude::*, sample::Index};

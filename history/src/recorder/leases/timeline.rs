@@ -13,6 +13,7 @@ use super::{
 use crate::{
     container::ContainerKey,
     lease::{Lease, LeaseScope, LeaseSource},
+    recorder::heard::Heard,
     time::Nanos,
 };
 
@@ -226,6 +227,14 @@ impl<'a> Tenure<'a> {
             spans.push(Span { from_ns: last.max(from_ns), ..whole });
         }
         spans
+    }
+
+    /// The runs that had the address as the kernel tells it, where no runtime says so.
+    pub(super) fn heard(&self, ip: std::net::IpAddr) -> impl Iterator<Item = (ContainerKey, Heard)> {
+        let mac = self.mac();
+        let heard = move |run: &LeaseRun| Heard { run_ns: run.from_ns, ip, mac: mac.map(ToOwned::to_owned) };
+        let runs = self.runs.iter().filter(|run| self.has(LeaseSource::Netlink) && run.ip_addresses.is_empty());
+        runs.map(move |run| (run.container.clone(), heard(run)))
     }
 
     fn evidence(&self) -> String {

@@ -16,6 +16,7 @@ use foldhash::{HashMap, HashSet};
 use self::endings::MOST_LIVING;
 use super::{
     clean,
+    heard::Finding,
     hold::{self, Held, Told},
     kernel,
     namesakes::Namesakes,
@@ -158,6 +159,14 @@ impl Ledger {
                     self.take_listed(&snapshot, key, *state, details, now);
                 }
             }
+        }
+    }
+
+    /// Takes what was found out about a container that is known.
+    pub(super) fn take_finding(&mut self, finding: Finding) {
+        let key = finding.container.clone();
+        if self.subject_mut(&key).is_some_and(|subject| subject.hear(finding)) {
+            self.touch(&key);
         }
     }
 

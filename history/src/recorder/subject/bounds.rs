@@ -62,6 +62,7 @@ impl Subject {
             _ => true,
         });
         self.hints.retain(|(key, _)| key.at.is_none_or(|at| at >= first_run));
+        self.heard.retain(|heard| heard.run_ns >= first_run);
         self.floor_ns = self.floor_ns.max(Some(floor));
         self.written.retain(|(from, _)| *from >= floor);
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use self::mark::is_nothing;
 pub(super) use self::mark::{HintKey, Mark, Sighting, Via, is_exec};
-use super::facts;
+use super::{facts, heard::Heard};
 use crate::{
     container::{Action, ContainerEvent, ContainerKey, Details, Run, State, Witness},
     time::Nanos,
@@ -48,6 +48,9 @@ pub(super) struct Subject {
     pub(super) sightings: Vec<Sighting>,
     /// Sorted by key, each once.
     pub(super) hints: Vec<(HintKey, Run)>,
+    /// Sorted, each once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) heard: Vec<Heard>,
     /// What each witness knows of the container itself; the order of witnesses is their precedence.
     pub(super) facts: BTreeMap<Witness, Box<Details>>,
     /// The newest rename: it wins over all other names.

@@ -15,6 +15,7 @@ use std::{
 
 use super::{
     course::Span,
+    heard::Finding,
     hold::Told,
     ledger::{Ledger, Moment},
     subject::Subject,
@@ -117,6 +118,12 @@ impl Bench {
             containers,
         };
         self.push(Report::Snapshot(Box::new(snapshot)));
+    }
+
+    /// Hands in what a lane found out.
+    pub(super) fn find(&mut self, finding: Finding) {
+        self.ledger.take_finding(finding);
+        self.settle();
     }
 
     /// Does what the recorder does now and then.

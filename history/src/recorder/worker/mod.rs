@@ -79,12 +79,13 @@ impl Worker {
             let is_last = self.shared.stop.load(Relaxed);
             let taken = self.drain();
             let moment = Moment { at: Instant::now(), wall_ns: now() };
-            self.ledger.settle(moment);
+            self.digest(moment);
+            if self.learn() {
+                self.digest(moment);
+            }
             if is_last && taken < MOST_AT_ONCE {
                 return self.finish(moment);
             }
-            self.collect(moment);
-            self.at_desk(moment, |lane, desk| lane.settle(desk));
             if was_rung {
                 self.status_at.get_or_insert(self.next_status);
             }
@@ -97,6 +98,21 @@ impl Worker {
                 self.shared.feeds.wake();
             }
         }
+    }
+
+    /// Works out what follows from all that was taken.
+    fn digest(&mut self, moment: Moment) {
+        self.ledger.settle(moment);
+        self.collect(moment);
+        self.at_desk(moment, |lane, desk| lane.settle(desk));
+    }
+
+    /// Hands the ledger what lanes found out about containers; whether that was anything.
+    fn learn(&mut self) -> bool {
+        let findings: Vec<_> = self.lanes.iter_mut().flat_map(|lane| lane.take_findings()).collect();
+        let found = !findings.is_empty();
+        findings.into_iter().for_each(|finding| self.ledger.take_finding(finding));
+        found
     }
 
     fn finish(mut self, moment: Moment) -> Result<(), RecorderError> {
