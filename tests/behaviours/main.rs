@@ -24,6 +24,7 @@ mod manager;
 mod mounts;
 mod osquery;
 mod podman_restart;
+mod pods;
 mod ports;
 mod private_daemons;
 mod storm;

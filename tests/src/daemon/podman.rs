@@ -11,10 +11,15 @@ use super::kept::{Kept, place, ready};
 use crate::{
     Result,
     command::{run, tool},
-    image::Image,
+    image::{IMAGE, Image},
 };
 
 const RUN: [&str; 6] = ["run", "--rm", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
+
+/// Names the only configuration that Podman reads.
+const CONF: &str = "CONTAINERS_CONF";
+/// The same limits for what holds a pod, which no option reaches.
+const LIMITS: &str = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n";
 
 #[derive(Debug)]
 pub struct Podman {
@@ -32,6 +37,7 @@ impl Podman {
         let dir = place("podman")?;
         fs::create_dir(dir.join("image"))?;
         let image = Image::make(&dir.join("image"))?;
+        fs::write(dir.join("containers.conf"), LIMITS)?;
         let mut podman = Self { dir, daemon: None, image };
         podman.resume()?;
         run(podman.cli().args(["load", "--input"]).arg(&podman.image.archive))?;
@@ -46,7 +52,7 @@ impl Podman {
     /// `podman`, speaking to this service.
     pub fn cli(&self) -> Command {
         let mut command = Command::new("podman");
-        command.arg("--url").arg(self.endpoint());
+        command.env(CONF, self.dir.join("containers.conf")).arg("--url").arg(self.endpoint());
         command
     }
 
@@ -55,6 +61,13 @@ impl Podman {
         let mut command = self.cli();
         command.args(RUN);
         command
+    }
+
+    /// Makes a pod; what holds its network is a container `NAME-infra` of our image, since what Podman would take is a package of its own.
+    pub fn pod(&self, name: &str) -> Result<()> {
+        let infra = format!("{name}-infra");
+        let hold = ["--infra-name", &infra, "--infra-image", IMAGE, "--infra-command", "sleep 600"];
+        run(self.cli().args(["pod", "create", "--name", name]).args(hold)).map(drop)
     }
 
     /// The same without the service, over the same storage: whoever calls it needs none, and the service hears of it from Podman's log.
@@ -85,7 +98,10 @@ impl Podman {
             ended.stop()?;
         }
         let (options, endpoint) = (self.options(), self.endpoint());
-        let command: Vec<&OsStr> = std::iter::once("podman".as_ref())
+        let conf = format!("{CONF}={}", self.dir.join("containers.conf").display());
+        let command: Vec<&OsStr> = ["env", &conf, "podman"]
+            .into_iter()
+            .map(AsRef::as_ref)
             .chain(options.iter().map(AsRef::as_ref))
             .chain(["system", "service", "--time=0", &endpoint].map(AsRef::as_ref))
             .collect();
@@ -96,6 +112,8 @@ impl Podman {
 
 impl Drop for Podman {
     fn drop(&mut self) {
-        let _ = run(self.cli().args(["rm", "--all", "--force", "--time", "0"]));
+        for all in [&["pod", "rm"][..], &["rm"]] {
+            let _ = run(self.cli().args(all).args(["--all", "--force", "--time", "0"]));
+        }
     }
 }
