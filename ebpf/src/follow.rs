@@ -36,6 +36,7 @@ use crate::{
     interpret::{Heard, Interpreter},
     lives::Lives,
     load,
+    patience::Patience,
     proc::Proc,
     programs::Programs,
     records::{Cgroups, Record, STATUS_UNKNOWN},
@@ -124,6 +125,7 @@ pub fn follow(config: &EbpfConfig, feed: Feed, sinks: KernelSinks) -> io::Result
         excluded_images: ExcludedImages::new(config.exclude_images.clone(), sinks.directory.clone()),
         page_size: u64::try_from(page_size()).unwrap_or(4096),
         asks: probes.plain_because().map(|_| Proc::new()),
+        patience: Patience::new(Instant::now()),
     };
     let snapshot = survey(&mut interpreter, sinks.blind_since);
     sinks.containers.push(&feed, Report::Snapshot(Box::new(snapshot)));

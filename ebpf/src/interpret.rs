@@ -19,6 +19,7 @@ use crate::{
     clock::Clock,
     images::ExcludedImages,
     lives::Lives,
+    patience::Patience,
     proc::{self, Proc, Process},
     programs::Programs,
     records::{self, Cgroups, Exec, Exit, Header, Location, Names, OomKill, Record, STATUS_UNKNOWN, SocketChange, UNSET},
@@ -53,6 +54,7 @@ pub(crate) struct Interpreter {
     pub(crate) page_size: u64,
     /// Asked what plain probes do not tell; `None`: the probes tell all.
     pub(crate) asks: Option<Proc>,
+    pub(crate) patience: Patience,
 }
 
 /// Where something happened.
@@ -142,7 +144,7 @@ impl Interpreter {
 
     fn exit(&mut self, exit: &Exit) -> Heard {
         // Plain probes of older kernels take the end of the first thread for that of the process.
-        if self.asks.is_some() && proc::goes_on(exit.header.pid, exit.header.boot_ns) {
+        if self.asks.is_some() && proc::goes_on(exit.header.pid, exit.header.boot_ns, &mut self.patience) {
             return Heard::Nothing;
         }
         let path = self.programs.exited(exit.header.pid, exit.header.parent, comm(&exit.comm));

@@ -17,6 +17,7 @@ mod interpret;
 mod lives;
 mod load;
 mod object;
+mod patience;
 mod plain;
 mod probes;
 mod proc;

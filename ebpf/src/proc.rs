@@ -7,6 +7,8 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use mayfly_history::container::ContainerKey;
@@ -15,6 +17,7 @@ use rustix::param::clock_ticks_per_second;
 use crate::{
     attribution::container_here,
     cgroups::{Hierarchy, cgroup_paths, hierarchy_mounts},
+    patience::Patience,
     records::UNSET,
 };
 
@@ -115,9 +118,27 @@ impl Proc {
     }
 }
 
+/// The pauses before another look at what seems to go on, from the first to the longest.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(16));
+
 /// Whether a process that was there by then goes on without its first thread: another thread may have executed a program in its place, or
-/// runs on beside what is left of it. `boot_ns`: on the clock of the probes.
-pub(crate) fn goes_on(pid: u32, boot_ns: u64) -> bool {
+/// runs on beside what is left of it. Once it has taken the signal that kills it, a thread looks alive until it ends, so that it is looked at again
+/// as far as there is patience. `boot_ns`: on the clock of the probes.
+pub(crate) fn goes_on(pid: u32, boot_ns: u64, patience: &mut Patience) -> bool {
+    let mut pause = LOOKS.0;
+    while has_running(pid, boot_ns) {
+        if pause > LOOKS.1 || pause > patience.left(Instant::now()) {
+            return true;
+        }
+        thread::sleep(pause);
+        patience.spend(pause);
+        pause *= 2;
+    }
+    false
+}
+
+/// Whether the process has a thread that began by then and neither ends nor was told to.
+fn has_running(pid: u32, boot_ns: u64) -> bool {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let mut folders = threads.map(|entry| entry.path());
     folders.any(|folder| is_running(&folder, boot_ns).unwrap_or(false))
@@ -194,12 +215,17 @@ mod tests {
     #[test]
     fn a_process_goes_on_unless_it_ended_or_only_got_the_pid_of_one_that_did() {
         use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
-        assert!(goes_on(std::process::id(), u64::MAX));
+        let now = Instant::now();
+        let mut patience = Patience::new(now);
+        let before = patience.left(now);
+        let mut goes_on = |pid, boot_ns| goes_on(pid, boot_ns, &mut patience);
         assert!(!goes_on(std::process::id(), 0), "it began after that");
         assert!(!goes_on(u32::MAX, u64::MAX));
+        assert!(goes_on(std::process::id(), u64::MAX), "and at each further look");
         let mut child = std::process::Command::new("true").spawn().unwrap();
         waitid(WaitId::Pid(Pid::from_child(&child)), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
         assert!(!goes_on(child.id(), u64::MAX), "a zombie");
         child.wait().unwrap();
+        assert!(patience.left(now) < before, "only what seems to go on was waited for");
     }
 }

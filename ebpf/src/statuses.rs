@@ -2,23 +2,18 @@
 //!
 //! The kernel tells the connector a moment after the tracepoint, so whoever reads of an exit may have to wait for it.
 
-use std::{
-    collections::HashMap,
-    io,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, io, time::Instant};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     time::{ClockId, clock_gettime},
 };
 
-use crate::connector::{Connector, Heard, Told};
+use crate::{
+    connector::{Connector, Heard, Told},
+    patience::Patience,
+};
 
-/// How long statuses are waited for within a second, all together: on a busy machine a process may be interrupted before its own is told,
-/// and whoever waits does not read what the probes tell.
-const PATIENCE: Duration = Duration::from_millis(100);
-const SECOND: Duration = Duration::from_secs(1);
 /// Statuses that wait for whoever asks; those of processes that are left out are never asked for.
 const MOST: usize = 16_384;
 /// How long a status is kept when there are that many: whoever asks does so within a tick.
@@ -33,36 +28,6 @@ pub(crate) struct Statuses {
     patience: Patience,
     /// How often statuses found no room in the socket, since that was asked for.
     overruns: u64,
-}
-
-/// What is left of the time to wait in this second.
-#[derive(Debug)]
-struct Patience {
-    since: Instant,
-    left: Duration,
-}
-
-impl Patience {
-    const fn new(now: Instant) -> Self {
-        Self { since: now, left: PATIENCE }
-    }
-
-    /// How long may be waited.
-    fn left(&mut self, now: Instant) -> Duration {
-        if now.duration_since(self.since) >= SECOND {
-            *self = Self::new(now);
-        }
-        self.left
-    }
-
-    fn spend(&mut self, waited: Duration) {
-        self.left = self.left.saturating_sub(waited);
-    }
-
-    /// Nothing is waited for in the next second.
-    const fn lose(&mut self, now: Instant) {
-        *self = Self { since: now, left: Duration::ZERO };
-    }
 }
 
 impl Statuses {
@@ -127,29 +92,4 @@ impl Statuses {
 fn nanos(clock: ClockId) -> u64 {
     let time = clock_gettime(clock);
     u64::try_from(time.tv_sec).unwrap_or(0).saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn statuses_that_never_come_are_waited_for_a_tenth_of_each_second_in_all() {
-        let begun = Instant::now();
-        let mut patience = Patience::new(begun);
-        patience.spend(PATIENCE / 4);
-        assert_eq!(patience.left(begun + PATIENCE), PATIENCE / 4 * 3);
-        patience.spend(PATIENCE);
-        assert_eq!(patience.left(begun + SECOND / 2), Duration::ZERO);
-        assert_eq!(patience.left(begun + SECOND), PATIENCE);
-    }
-
-    #[test]
-    fn nothing_is_waited_for_in_the_second_after_statuses_were_lost() {
-        let begun = Instant::now();
-        let mut patience = Patience::new(begun);
-        patience.lose(begun + SECOND / 2);
-        assert_eq!(patience.left(begun + SECOND), Duration::ZERO);
-        assert_eq!(patience.left(begun + SECOND / 2 * 3), PATIENCE);
-    }
 }
