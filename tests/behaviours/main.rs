@@ -28,6 +28,7 @@ mod pods;
 mod ports;
 mod private_daemons;
 mod storm;
+mod triggers;
 mod uids;
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
