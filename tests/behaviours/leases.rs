@@ -77,13 +77,12 @@ impl Network {
         let client = Client::start(kind, namespace, &mac, &host)?;
         // A client of DHCPv6 does not tell its name unless it wants one in DNS.
         let host = if server.is_v6() { String::new() } else { host };
-        client.held(0)?;
+        let from_ns = client.held(0)?.0[0];
         let renewals = usize::from(n.is_multiple_of(3));
         if renewals > 0 {
             client.renew()?;
         }
         let (times, ip) = client.held(renewals)?;
-        let from_ns = times[0];
         // A file that is written anew with each change does not show what lasts for milliseconds.
         until("lease of a second", Duration::from_secs(2), || if now() > from_ns + SECOND { Ok(()) } else { Err("not yet".into()) })?;
         let (to_ns, ended) = if vanishes {
