@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    ops::Range,
     os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -145,8 +144,8 @@ impl Client {
             let words = self.words();
             let held = |word: &Word| if let Word::Held { at_ns, ip } = word { Some((*at_ns, ip.clone())) } else { None };
             let (mut times, addresses): (Vec<_>, Vec<_>) = words.iter().filter_map(held).unzip();
-            if let (Some(last), Some(second)) = (times.last_mut(), self.began_within()) {
-                *last = second.end.min(*last);
+            if let (Some(last), Some(began)) = (times.last_mut(), self.began_by()) {
+                *last = began.min(*last);
             }
             match addresses.into_iter().next_back() {
                 Some(address) if times.len() > renewals => Ok((times, address)),
@@ -155,13 +154,13 @@ impl Client {
         })
     }
 
-    /// The second in which its last lease began, as it says itself, if it is one that says so: its script may run more than a second later.
-    fn began_within(&self) -> Option<Range<i64>> {
-        const SECOND: i64 = 1_000_000_000;
+    /// By when its last lease had begun, in nanoseconds: the end of the second that it writes down itself, if it is one that does. Its script may run
+    /// later.
+    fn began_by(&self) -> Option<i64> {
         let leases = fs::read_to_string(Self::leases(&self.home)).ok()?;
         let (_, last) = leases.rsplit_once(" starts ")?;
-        let began = last.split_once(';')?.0.parse::<i64>().ok()? * SECOND;
-        Some(began..began + SECOND)
+        let second: i64 = last.split_once(';')?.0.parse().ok()?;
+        Some((second + 1) * 1_000_000_000)
     }
 
     /// Has it renew at once, where it can be told to; the others do when it is time.

@@ -120,16 +120,12 @@ impl Batch {
         let Written { key, scope, from_ns, to_ns, ended_reason, evidence, fact } = written;
         let mut row = RowBuf::default();
         row.encode(columns, fact);
-        self.change_interval((table, from_ns, key, scope), Some(Content { to_ns, ended_reason, evidence, row }));
+        self.intervals.insert((table, from_ns, key, scope), Some(Content { to_ns, ended_reason, evidence, row }));
     }
 
     /// Removes an interval of a lane: what is known now says otherwise.
     pub(super) fn remove_interval(&mut self, table: TableId, from_ns: Nanos, key: String, scope: String) {
-        self.change_interval((table, from_ns, key, scope), None);
-    }
-
-    fn change_interval(&mut self, name: Name, content: Option<Content>) {
-        self.intervals.insert(name, content);
+        self.intervals.insert((table, from_ns, key, scope), None);
     }
 
     /// While the store takes nothing, memory is bounded all the same: evicts the oldest of what is too much. What the store has as going on
